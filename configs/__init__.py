@@ -1,0 +1,1 @@
+"""The shipped experiments: one complete YAML file for each system."""

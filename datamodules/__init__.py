@@ -1,0 +1,1 @@
+"""From raw reviews to graphs and prompt batches."""

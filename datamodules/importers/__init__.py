@@ -1,0 +1,1 @@
+"""One file for each raw format; all yield `RawRecord`."""

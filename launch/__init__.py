@@ -1,0 +1,1 @@
+"""The entry points. Nothing imports this package."""

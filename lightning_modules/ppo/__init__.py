@@ -1,0 +1,1 @@
+"""PPO on explanation-quality rewards: rollout, score, advantages, update."""

@@ -1,0 +1,1 @@
+"""Plain torch networks. They know neither Lightning nor DeepSpeed."""

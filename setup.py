@@ -1,0 +1,5 @@
+"""Lets `pip install -e .` find setup.cfg without a pyproject.toml."""
+
+from setuptools import setup
+
+setup()
