@@ -1,5 +1,0 @@
-"""Lets `pip install -e .` find setup.cfg without a pyproject.toml."""
-
-from setuptools import setup
-
-setup()
