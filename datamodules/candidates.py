@@ -1,0 +1,163 @@
+"""Candidate concepts C_uv and the paths behind them (methods A.5.3).
+
+Two hops u -> c <- v (a concept both know), three hops u -> v' -> c <- v (a concept of v known from an item u rated),
+then the item's own concepts, then the most frequent ones, until there are k. Scores are products of attention and of
+how well the polarities agree with the predicted sentiment.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from datamodules.graph import Relation
+
+SHARED, VIA_ITEM, OF_ITEM, FREQUENT = range(4)  # the kinds of path, best first
+KINDS = ("shared", "via_item", "of_item", "frequent")
+
+# Relations into users and items, by what they carry: (name, polarity). Polarity 0: the graph does not tell (plain).
+_CONCEPT_TO_USER = (("liked_by", 1), ("disliked_by", -1), ("mentioned_by", 0))
+_CONCEPT_TO_ITEM = (("praised_in", 1), ("criticised_in", -1), ("of", 0))
+_ITEM_TO_USER = (("rated_high_by", 1), ("rated_low_by", -1), ("rated_by", 0))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One offered concept: what it is, how the item is seen on it, why it is offered."""
+
+    concept: int
+    polarity: int
+    score: float
+    kind: int
+    via_item: int = -1
+
+
+class InEdges:
+    """Edges into the nodes of one type, grouped by target: sources, polarities and attention."""
+
+    def __init__(
+        self,
+        edges: dict[Relation, Tensor],
+        attention: dict[Relation, Tensor],
+        source: str,
+        target: str,
+        names: tuple[tuple[str, int], ...],
+        targets: int,
+    ) -> None:
+        index, weight, polarity = [], [], []
+        for name, sign in names:
+            relation = (source, name, target)
+            if relation in edges:
+                index.append(edges[relation].numpy())
+                weight.append(attention[relation].numpy())
+                polarity.append(np.full(index[-1].shape[1], sign, dtype=np.int8))
+        index_2E = np.concatenate(index, axis=1)
+        order = np.argsort(index_2E[1], kind="stable")
+        self.source, self.attention = index_2E[0][order], np.concatenate(weight)[order]
+        self.polarity = np.concatenate(polarity)[order]
+        self.start = np.searchsorted(index_2E[1][order], np.arange(targets + 1))
+
+    def of(self, node: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(sources, polarities, attention) of the edges into a node."""
+        part = slice(self.start[node], self.start[node + 1])
+        return self.source[part], self.polarity[part], self.attention[part]
+
+
+def agreement(sentiment: int, *polarities: np.ndarray) -> np.ndarray:
+    """1 where all polarities equal the predicted sentiment (-1, 0, 1), 0.5 where one does, else 0.1.
+
+    Polarity 0 means that the graph does not tell, which counts as agreeing.
+    """
+    agreeing = sum(((polarity == sentiment) | (polarity == 0)).astype(np.int64) for polarity in polarities)
+    return np.where(agreeing == len(polarities), 1.0, np.where(agreeing > 0, 0.5, 0.1))
+
+
+class CandidateFinder:
+    """Offers candidate concepts for pairs, on one graph with its attention."""
+
+    def __init__(
+        self,
+        edges: dict[Relation, Tensor],
+        attention: dict[Relation, Tensor],
+        node_counts: dict[str, int],
+    ) -> None:
+        users, items = node_counts["user"], node_counts["item"]
+        self.concepts = node_counts["concept"]
+        self._of_user = InEdges(edges, attention, "concept", "user", _CONCEPT_TO_USER, users)
+        self._of_item = InEdges(edges, attention, "concept", "item", _CONCEPT_TO_ITEM, items)
+        self._items_of_user = InEdges(edges, attention, "item", "user", _ITEM_TO_USER, users)
+        self._via_items: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def find(self, user: int, item: int, sentiment: int, k: int) -> list[Candidate]:
+        """The k best candidates, best first; fewer only if there are fewer concepts than k.
+
+        `sentiment` is that of the predicted rating, never of the true one.
+        """
+        concept_C, polarity_C, attention_C = self._of_item.of(item)
+        found: dict[int, Candidate] = {}
+        self._take(found, self._shared(user, concept_C, polarity_C, attention_C, sentiment), k)
+        if len(found) < k:
+            self._take(found, self._three_hops(user, item, concept_C, polarity_C, attention_C, sentiment), k)
+        if len(found) < k:
+            rows = zip(concept_C, polarity_C, attention_C, strict=True)
+            self._take(found, [Candidate(int(c), int(p), float(a), OF_ITEM) for c, p, a in rows], k)
+        for concept in range(self.concepts):  # concept ids are in the order of train frequency
+            if len(found) >= k:
+                break
+            found.setdefault(concept, Candidate(concept, sentiment, 0.0, FREQUENT))
+        return list(found.values())
+
+    @staticmethod
+    def _take(found: dict[int, Candidate], offers: list[Candidate], k: int) -> None:
+        """Adds the best offers; ties go to the more frequent concept, so that the result is deterministic."""
+        for offer in sorted(offers, key=lambda c: (-c.score, c.concept, -c.polarity)):
+            if len(found) >= k:
+                return
+            found.setdefault(offer.concept, offer)
+
+    def _shared(
+        self, user: int, concept_C: np.ndarray, polarity_C: np.ndarray, attention_C: np.ndarray, sentiment: int
+    ) -> list[Candidate]:
+        """score_2(c) = a(u<-c) a(v<-c) agree."""
+        concept_M, polarity_M, attention_M = self._of_user.of(user)
+        mine, theirs = np.nonzero(concept_M[:, None] == concept_C[None, :])
+        agree = agreement(sentiment, polarity_M[mine], polarity_C[theirs])
+        score = attention_M[mine] * attention_C[theirs] * agree
+        rows = zip(concept_C[theirs], polarity_C[theirs], score, strict=True)
+        return [Candidate(int(c), int(p), float(s), SHARED) for c, p, s in rows]
+
+    def _three_hops(
+        self,
+        user: int,
+        item: int,
+        concept_C: np.ndarray,
+        polarity_C: np.ndarray,
+        attention_C: np.ndarray,
+        sentiment: int,
+    ) -> list[Candidate]:
+        """score_3(c) = max over v' of a(u<-v') a(v'<-c) a(v<-c) agree."""
+        if user not in self._via_items:
+            self._via_items[user] = self._concepts_of_items_of(user)
+        via_J, concept_J, polarity_J, weight_J = self._via_items[user]
+        theirs, mine = np.nonzero((concept_C[:, None] == concept_J[None, :]) & (via_J != item)[None, :])
+        agree = agreement(sentiment, polarity_J[mine], polarity_C[theirs])
+        score = weight_J[mine] * attention_C[theirs] * agree
+        rows = zip(concept_C[theirs], polarity_C[theirs], score, via_J[mine], strict=True)
+        return [Candidate(int(c), int(p), float(s), VIA_ITEM, int(v)) for c, p, s, v in rows]
+
+    def _concepts_of_items_of(self, user: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(v', concept, polarity, a(u<-v') a(v'<-c)) for every concept of every item the user rated."""
+        items, _, weights = self._items_of_user.of(user)
+        parts = [self._of_item.of(int(other)) for other in items]
+        via = np.repeat(items, [len(concepts) for concepts, _, _ in parts])
+        concepts, polarities, attention = (
+            np.concatenate([part[i] for part in parts]) if parts else np.empty(0, dtype=kind)
+            for i, kind in enumerate((np.int64, np.int8, np.float32))
+        )
+        return via, concepts, polarities, attention * np.repeat(weights, [len(part[0]) for part in parts])
+
+
+def predicted_sentiment(rating: float, low: float, high: float) -> int:
+    """-1, 0 or 1 from a predicted rating: below 2.5, from 3.5 on a 1-5 scale, in proportion on others."""
+    share = (rating - low) / (high - low)
+    return -1 if share < 0.375 else 1 if share >= 0.625 else 0

@@ -1,0 +1,96 @@
+"""The layout of NLG4RS, PETER and PEPLER (`reviews.pickle`) as JSON Lines: one explained rating a line.
+
+    {"user", "item", "rating", "feature", "opinion", "sentence", "sentiment", "split"}     or
+    {"user", "item", "rating", "template": [feature, opinion, sentence, sentiment]}
+
+Sentences are already tokenised and stay as they are.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datamodules.importers.reading import (
+    Row,
+    Unusable,
+    polarity_of,
+    rating_of,
+    raw_records,
+    read_json_lines,
+    text_of,
+)
+from datamodules.records import BadRecord, RawRecord
+from metrics.errors import InputError
+
+INDEX_FILES = {"train": "train.index", "valid": "validation.index", "test": "test.index"}
+TEMPLATE = ("feature", "opinion", "sentence", "sentiment")
+
+
+def read(path: Path, splits: Path | None = None) -> Iterator[RawRecord | BadRecord]:
+    """The records of a file, gzipped or not, with the splits the lines give or those of a folder.
+
+    The folder holds train.index, validation.index and test.index: record numbers from 0, between blanks. Raises
+    InputError where such a file is missing, is no list of numbers, names a record twice or one that does not exist.
+    """
+    records = raw_records(read_json_lines(path), _parse)
+    return records if splits is None else _with_splits(records, splits)
+
+
+def _parse(line: int, row: Row) -> RawRecord:
+    row = {**row, **_template(row)} if "template" in row else row
+    mention = (text_of(row, "feature"), text_of(row, "opinion"), polarity_of(row.get("sentiment")))
+    return RawRecord(
+        line=line,
+        user=text_of(row, "user"),
+        item=text_of(row, "item"),
+        rating=rating_of(row, "rating"),
+        explanation=text_of(row, "sentence"),
+        mentions=[mention],
+        split=text_of(row, "split") if row.get("split") is not None else None,
+    )
+
+
+def _template(row: Row) -> dict[str, Any]:
+    values = row["template"]
+    if not isinstance(values, list) or len(values) != len(TEMPLATE):
+        raise Unusable("unreadable line", f"'template' is not a list of {', '.join(TEMPLATE)}")
+    return dict(zip(TEMPLATE, values, strict=True))
+
+
+def _with_splits(records: Iterator[RawRecord | BadRecord], folder: Path) -> Iterator[RawRecord | BadRecord]:
+    """A bad record has a number too: the index files count lines, not what could be read."""
+    split_of = _read_index(folder)
+    count = 0
+    for record in records:
+        split = split_of.get(count)
+        if isinstance(record, BadRecord):
+            yield record
+        elif split is None:
+            yield BadRecord(record.line, "missing split", f"is record {count}, which no index file of {folder} names")
+        else:
+            yield record._replace(split=split)
+        count += 1
+    beyond = sorted(number for number in split_of if number >= count)
+    if beyond:
+        file = folder / INDEX_FILES[split_of[beyond[0]]]
+        raise InputError(
+            f"{file} names record {beyond[0]} and the last one is {count - 1}: use the index of this file."
+        )
+
+
+def _read_index(folder: Path) -> dict[int, str]:
+    split_of: dict[int, str] = {}
+    for split, name in INDEX_FILES.items():
+        file = folder / name
+        try:
+            numbers = [int(word) for word in file.read_text(encoding="utf-8").split()]
+        except OSError as error:
+            needed = ", ".join(INDEX_FILES.values())
+            raise InputError(f"{file} cannot be read ({error.strerror}): the folder splits= needs {needed}.") from None
+        except ValueError as error:
+            raise InputError(f"{file} must hold whole numbers between blanks ({error}).") from None
+        for number in numbers:
+            if number < 0 or number in split_of:
+                raise InputError(f"{file} names record {number}, which is negative or named before: name each once.")
+            split_of[number] = split
+    return split_of

@@ -1,0 +1,156 @@
+"""Raw files -> rows with a line number. A line that is no row yields a BadRecord, a file that cannot be read raises
+InputError.
+
+Bytes that are not UTF-8 are carried on as surrogates, so that the one check in datamodules.records finds them wherever
+they stand, in JSON escapes as well.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datamodules.records import BadRecord, RawRecord
+from metrics.errors import InputError
+
+Row = dict[str, Any]
+# An opening quote that is never closed swallows the lines after it: stop at this many characters.
+LONGEST_CELL = 1 << 24
+
+
+class Unusable(Exception):
+    """A row that cannot become a record: (reason, detail), as in BadRecord."""
+
+
+def raw_records(
+    rows: Iterator[tuple[int, Row | BadRecord]], parse: Callable[[int, Row], RawRecord]
+) -> Iterator[RawRecord | BadRecord]:
+    """Parse each row; where `parse` raises Unusable, yield a BadRecord in its place."""
+    for line, row in rows:
+        if isinstance(row, BadRecord):
+            yield row
+            continue
+        try:
+            yield parse(line, row)
+        except Unusable as fault:
+            yield BadRecord(line, *fault.args)
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
+    """(line number, object) of a JSON Lines file, gzipped or not; blank lines hold nothing and are passed over."""
+    for line, text in enumerate(text_lines(path), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield line, BadRecord(line, "unreadable line", f"is not JSON ({error})")
+            continue
+        if isinstance(row, dict):
+            yield line, row
+        else:
+            yield line, BadRecord(line, "unreadable line", "is JSON but not an object with keys")
+
+
+def read_csv(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
+    """(line number, row) of a CSV file with a header line and double quotes, gzipped or not.
+
+    A row that spans lines carries the number of its last one.
+    """
+    csv.field_size_limit(LONGEST_CELL)
+    return _delimited(csv.reader(text_lines(path), strict=True), path)
+
+
+def read_tsv(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
+    """(line number, row) of a file with a header line and one tab between cells; quotes mean nothing in it."""
+    csv.field_size_limit(LONGEST_CELL)
+    return _delimited(csv.reader(text_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), path)
+
+
+def read_parquet(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
+    """(row number from 1, row) of a Parquet file."""
+    line = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=10_000):
+            for row in batch.to_pylist():
+                line += 1
+                yield line, row
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as Parquet after row {line} ({error}): write it anew.") from None
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, line ends included; gzip is known by its first two bytes, not by the name."""
+    count = 0
+    try:
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            stream = gzip.GzipFile(fileobj=plain) if packed else plain
+            # newline="\n": a carriage return inside a text is no end of a line.
+            for text in io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="\n"):
+                yield text
+                count += 1
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path} cannot be read after line {count} ({reason}): check the path or copy it anew."
+        ) from None
+
+
+def text_of(row: Row, key: str) -> str:
+    """A text that must be there; a number becomes its digits. Emptiness is judged by datamodules.records."""
+    value = row.get(key)
+    if value is None:
+        raise Unusable("missing key", f"has no '{key}'")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Unusable("wrong type", f"'{key}' is {value!r:.40} where a text is due")
+    return str(value)
+
+
+def rating_of(row: Row, key: str) -> float:
+    """A rating as a number; whether it is finite and in range is judged by datamodules.records."""
+    text = text_of(row, key)
+    try:
+        return float(text)
+    except ValueError:
+        raise Unusable("unreadable rating", f"'{key}' is '{text:.40}' where a number is due") from None
+
+
+def polarity_of(value: Any) -> int:
+    """-1, 0 or 1, given as a number or its text."""
+    try:
+        polarity = float(value)
+    except (TypeError, ValueError, OverflowError):
+        polarity = None
+    if polarity not in (-1, 0, 1):
+        raise Unusable("unknown polarity", f"sentiment {value!r:.40} is none of -1, 0, 1")
+    return int(polarity)
+
+
+def _delimited(reader: Any, path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
+    header: list[str] = next(reader, [])
+    if len(set(header)) < max(len(header), 1):
+        raise InputError(f"{path}:1: the header names a column twice or none at all; give each column one name.")
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, BadRecord(reader.line_num, "unreadable line", f"is no row of the table ({error})")
+            continue
+        if not cells:
+            continue
+        if len(cells) == len(header):
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+        else:
+            detail = f"has {len(cells)} cells where the header has {len(header)}"
+            yield reader.line_num, BadRecord(reader.line_num, "unreadable line", detail)

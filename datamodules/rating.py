@@ -1,0 +1,63 @@
+"""Batches of (user, item, rating) for the rating stage."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.batches import BatchPlan, Draw, planned_loader
+from datamodules.corpus import Corpus
+
+
+@dataclass
+class RatingBatch:
+    """B pairs with their ratings, and the records whose edges this optimizer step may not see."""
+
+    user_B: Tensor
+    item_B: Tensor
+    rating_B: Tensor
+    record_B: Tensor
+    weight_B: Tensor  # 1, or 0 for a row that only keeps the ranks in step
+    hidden_records: Tensor  # the whole global batch, so that losses do not depend on the number of ranks
+    scale: float  # see datamodules.batches
+
+
+class RatingData(pl.LightningDataModule):
+    """Train and validation batches of a corpus."""
+
+    def __init__(self, corpus: Corpus, batch_size: int, accumulate: int, seed: int) -> None:
+        super().__init__()
+        self.corpus, self.batch_size, self.accumulate, self.seed = corpus, batch_size, accumulate, seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches of train records."""
+        return self._loader("train", self.batch_size, self.accumulate, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation records in order."""
+        return self._loader("valid", 1024 * self.trainer.world_size, 1, shuffle=False)
+
+    def _loader(self, split: str, batch_size: int, accumulate: int, shuffle: bool) -> DataLoader:
+        records = self.corpus.rows(split)
+        plan = BatchPlan(len(records), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle)
+
+        def build(draw: Draw) -> RatingBatch:
+            return rating_batch(self.corpus, records[draw.rows_B], draw, records[draw.step_rows])
+
+        return planned_loader(plan, self.trainer.global_rank, build)
+
+
+def rating_batch(corpus: Corpus, record_B: np.ndarray, draw: Draw, hidden: np.ndarray) -> RatingBatch:
+    """The batch of `record_B`."""
+    return RatingBatch(
+        user_B=torch.from_numpy(corpus.user_R[record_B].astype(np.int64)),
+        item_B=torch.from_numpy(corpus.item_R[record_B].astype(np.int64)),
+        rating_B=torch.from_numpy(corpus.rating_R[record_B].astype(np.float32)),
+        record_B=torch.from_numpy(record_B),
+        weight_B=torch.from_numpy(draw.weight_B),
+        hidden_records=torch.from_numpy(hidden),
+        scale=draw.scale,
+    )

@@ -1,0 +1,202 @@
+"""Dataclasses + YAML files + key=value -> one typed, frozen config. Every mistake is reported, all at once.
+
+The schema is a (nested) frozen dataclass whose fields carry `metadata={"help": ...}`. Sources override each other from
+left to right: the dataclass defaults, each YAML file, each key=value. Values never name code, and `${...}`
+interpolation is refused: it could read the environment, and with it secrets, into logs.
+"""
+
+import dataclasses
+import difflib
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metrics.errors import InputError
+
+Schema = TypeVar("Schema")
+REQUIRED = "???"  # OmegaConf's marker for a value that must be given
+
+
+@dataclass(frozen=True)
+class Key:
+    """One leaf of a schema."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+
+def keys(schema: type, prefix: str = "") -> Iterator[Key]:
+    """Yields every leaf of a nested dataclass in the order of its fields."""
+    types = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if not field.init:
+            continue
+        name, kind = prefix + field.name, types[field.name]
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        if dataclasses.is_dataclass(kind):
+            inner = {key.name: key for key in keys(typing.cast(type, kind), name + ".")}
+            for leaf, value in _leaves(dataclasses.asdict(default), name + "."):
+                yield dataclasses.replace(inner[leaf], default=value)
+        else:
+            yield Key(name, kind, default, field.metadata.get("help", ""))
+
+
+def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, prefix + str(name) + ".")
+        else:
+            yield prefix + str(name), value
+
+
+def load(schema: type[Schema], arguments: list[str]) -> tuple[Schema, dict[str, str]]:
+    """Merges the sources of a command line into one config.
+
+    Returns the config and, for each key given by a source, the source that set it last. Raises `InputError` with one
+    line for each mistake: a missing file, an unknown key (with the nearest known one), a value of another type, a
+    required key that is absent, a rule between keys that is broken.
+    """
+    known = {key.name: key for key in keys(schema)}
+    merged, origins, mistakes = OmegaConf.structured(schema), {}, []
+    _unlock(merged)
+    for source, name, value in _given(arguments, known, mistakes):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4) or difflib.get_close_matches(
+                name.rsplit(".", 1)[-1], known, n=1, cutoff=0.3
+            )
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            mistakes.append(f"{source}: unknown key `{name}`{hint}")
+            continue
+        if isinstance(value, str) and "${" in value:
+            mistakes.append(
+                f"{source}: `{name}` holds an interpolation (`${{`), which is not supported; write the value"
+            )
+            continue
+        try:
+            OmegaConf.update(merged, name, value)
+            origins[name] = source
+        except OmegaConfBaseException:
+            mistakes.append(f"{source}: `{name}` takes {_type_name(known[name].type)}, got {value!r}")
+    missing = [name for name in known if OmegaConf.is_missing(_node(merged, name), name.rsplit(".", 1)[-1])]
+    mistakes += [f"`{name}` must be given: {known[name].help}" for name in missing]
+    config = None if missing else _build(schema, OmegaConf.to_container(merged), mistakes)
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    return typing.cast(Schema, config), origins
+
+
+def _unlock(node: DictConfig) -> None:
+    """Frozen dataclasses give read-only nodes, at every level; the merge must write to them."""
+    OmegaConf.set_readonly(node, False)
+    for name in node:
+        if isinstance(child := node._get_node(name), DictConfig):
+            _unlock(child)
+
+
+def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yields (source, key, value) for every value that a YAML file or a key=value argument gives, left to right."""
+    for argument in arguments:
+        if "=" in argument:
+            source, load_tree = "command line", lambda: OmegaConf.from_dotlist([argument])  # noqa: B023
+        elif not Path(argument).is_file():
+            mistakes.append(
+                f"{argument}: no such file (arguments are YAML files, then key=value; --help lists the keys)"
+            )
+            continue
+        else:
+            source, load_tree = argument, lambda: OmegaConf.load(argument)  # noqa: B023
+        try:
+            tree = OmegaConf.to_container(load_tree())
+        except Exception as error:  # the YAML parser raises several unrelated types
+            mistakes.append(f"{source}: cannot be read as YAML: {' '.join(str(error).split())}")
+            continue
+        if not isinstance(tree, dict):
+            mistakes.append(f"{source}: must hold `key: value` lines")
+            continue
+        for name, value in _leaves(tree):
+            yield source, name, value
+
+
+def _node(merged: Any, name: str) -> Any:
+    parent = name.rpartition(".")[0]
+    return OmegaConf.select(merged, parent) if parent else merged
+
+
+def _build(schema: type, tree: Any, mistakes: list[str]) -> Any:
+    """Instantiates innermost first, so that the rules of every part are checked even if one of them is broken."""
+    types = typing.get_type_hints(schema)
+    values, before = {}, len(mistakes)
+    for field in dataclasses.fields(schema):
+        kind, value = types[field.name], tree[field.name]
+        values[field.name] = _build(kind, value, mistakes) if dataclasses.is_dataclass(kind) else value
+    if len(mistakes) > before:
+        return None
+    try:
+        return schema(**values)
+    except InputError as error:
+        mistakes.extend(str(error).splitlines())
+        return None
+
+
+def _type_name(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(kind, str(kind).replace("typing.", ""))
+
+
+def describe(schema: type) -> str:
+    """The text of --help: every key with type, default and meaning."""
+    rows = []
+    for key in keys(schema):
+        default = "required" if key.default == REQUIRED else repr(key.default)
+        kind = key.type.__name__ if isinstance(key.type, type) else str(key.type)
+        rows.append((f"{key.name}: {kind} = {default}", key.help))
+    width = min(54, max(len(left) for left, _ in rows))
+    return "\n".join(f"  {left:<{width}}  {meaning}" for left, meaning in rows)
+
+
+def show(config: Any, origins: dict[str, str]) -> str:
+    """The merged config as YAML, each value that a source gave followed by that source."""
+    lines = []
+    for name, value in _leaves(dataclasses.asdict(config)):
+        text = OmegaConf.to_yaml({"value": value}).removeprefix("value:").strip() if value != "" else '""'
+        lines.append(f"{name}: {text}" + (f"  # {origins[name]}" if name in origins else ""))
+    return "\n".join(lines)
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted key -> value of a config."""
+    return dict(_leaves(dataclasses.asdict(config)))
+
+
+def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
+    """Runs an entry point: parses `sys.argv`, calls `main(config)`.
+
+    A user's mistake prints one sentence and exits with status 2; a traceback is only ever a fault of ours.
+    """
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        print(f"{doc}\nKeys (YAML files, then key=value):\n{describe(schema)}")
+        return
+    try:
+        config, origins = load(schema, arguments)
+        if getattr(config, "print_config", False):
+            print(show(config, origins))
+            return
+        main(config)
+    except InputError as error:
+        fail(error)
+
+
+def fail(error: InputError) -> typing.NoReturn:
+    """Prints a user's mistake and exits with status 2."""
+    lines = str(error).splitlines()
+    print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+    raise SystemExit(2)

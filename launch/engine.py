@@ -1,0 +1,127 @@
+"""The Trainer and the DeepSpeed strategy, one class for GPU and CPU."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.plugins.precision import DeepSpeedPrecision
+from pytorch_lightning.strategies import DeepSpeedStrategy
+
+from metrics.errors import InputError
+
+
+@dataclass(frozen=True)
+class ZeroConfig:
+    """What DeepSpeed shards over the ranks."""
+
+    stage: int = field(default=2, metadata={"help": "0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters"})
+    offload_optimizer: bool = field(default=False, metadata={"help": "keep the optimizer state in host memory (GPU)"})
+    offload_param: bool = field(default=False, metadata={"help": "keep parameters in host memory (GPU, stage 3)"})
+
+    def __post_init__(self) -> None:
+        if self.stage not in (0, 1, 2, 3):
+            raise InputError(f"zero.stage={self.stage}: use 0, 1, 2 or 3")
+        if self.offload_param and self.stage != 3:
+            raise InputError(f"zero.offload_param=true needs zero.stage=3, not zero.stage={self.stage}")
+        if self.offload_optimizer and self.stage == 0:
+            raise InputError("zero.offload_optimizer=true needs zero.stage=1, 2 or 3, not zero.stage=0")
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """Where a run computes."""
+
+    accelerator: str = field(default="auto", metadata={"help": "auto, cpu or gpu"})
+    precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 (mixed: float32 master weights)"})
+
+    def __post_init__(self) -> None:
+        if self.accelerator not in ("auto", "cpu", "gpu"):
+            raise InputError(f"hardware.accelerator={self.accelerator}: use auto, cpu or gpu")
+        if self.precision not in ("fp32", "bf16"):
+            raise InputError(f"hardware.precision={self.precision}: use fp32 or bf16")
+        if self.accelerator == "gpu" and not torch.cuda.is_available():
+            raise InputError("hardware.accelerator=gpu, but torch sees no CUDA device; use hardware.accelerator=cpu")
+
+
+class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
+    """Lightning's DeepSpeedStrategy without its refusal of CPUs, so that tests shard for real on any machine.
+
+    DeepSpeed itself runs on CPU over gloo. Three things stand in the way in Lightning 2.6.6: the CUDA check of
+    `setup_environment`, and two comparisons with a device index, which `cpu` lacks and `cpu:0` has.
+    """
+
+    strategy_name = "deepspeed_any_device"
+
+    def setup_environment(self) -> None:
+        if not isinstance(self.accelerator, CPUAccelerator):
+            super().setup_environment()
+            return
+        import deepspeed
+
+        # Else a C++ extension, of use for inference only, is compiled at every start, and a killed compilation
+        # leaves a lock at which every later start waits for ever.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        self.parallel_devices = [torch.device("cpu", i) for i in range(len(self.parallel_devices or [0]))]
+        super(DeepSpeedStrategy, self).setup_environment()
+
+
+class KeepInputs(DeepSpeedPrecision):
+    """Batches stay float32: log-probabilities, weights and scales must not be rounded. Networks cast what they read."""
+
+    def convert_input(self, data: Any) -> Any:
+        """The batch as it is."""
+        return data
+
+
+def use_cpu(hardware: HardwareConfig) -> bool:
+    """Whether the run computes on CPU."""
+    return hardware.accelerator == "cpu" or (hardware.accelerator == "auto" and not torch.cuda.is_available())
+
+
+def start(hardware: HardwareConfig) -> None:
+    """Sets what must be set before DeepSpeed is first imported or a process group exists."""
+    if use_cpu(hardware):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def make_trainer(
+    zero: ZeroConfig, hardware: HardwareConfig, folder: Path, logger: Any, callbacks: list, **options: Any
+) -> pl.Trainer:
+    """A Trainer over all ranks that torchrun started (or over this one process), sharded by DeepSpeed ZeRO.
+
+    `options` are the stage's own: epochs, gradient clipping, accumulation, validation interval.
+    """
+    cpu = use_cpu(hardware)
+    strategy = AnyDeviceDeepSpeedStrategy(
+        stage=zero.stage,
+        offload_optimizer=zero.offload_optimizer,
+        offload_parameters=zero.offload_param,
+        # Lightning would otherwise build the training loader during set-up to find this number, and building
+        # PPO's loader means a rollout. DeepSpeed uses it for its own logging alone.
+        logging_batch_size_per_gpu=1,
+    )
+    # torch optimizers are used as they are: DeepSpeed's own would be compiled at start-up.
+    strategy.config["zero_force_ds_cpu_optimizer"] = False  # type: ignore[index]
+    return pl.Trainer(
+        accelerator="cpu" if cpu else "gpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy=strategy,
+        plugins=[KeepInputs("bf16-mixed" if hardware.precision == "bf16" else "32-true")],
+        default_root_dir=folder,
+        logger=logger,
+        callbacks=callbacks,
+        use_distributed_sampler=False,  # batches are dealt by datamodules.batches.BatchPlan
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **options,
+    )

@@ -1,0 +1,106 @@
+"""The few collective operations, each also right in a single process."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of ranks)."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    if world()[1] > 1:
+        dist.barrier()
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The elementwise sum over ranks, on every rank."""
+    if world()[1] > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def gather_objects(value: Any) -> list:
+    """The picklable value of every rank, in rank order, on every rank. For text and small records."""
+    ranks = world()[1]
+    if ranks == 1:
+        return [value]
+    values: list = [None] * ranks
+    dist.all_gather_object(values, value)
+    return values
+
+
+def gather_rows(values_BX: Tensor) -> Tensor:
+    """Concatenates the rows of every rank, which may differ in number, in rank order. Carries no gradient."""
+    ranks = world()[1]
+    if ranks == 1:
+        return values_BX.detach()
+    own = torch.tensor([len(values_BX)], device=values_BX.device)
+    counts = [torch.zeros_like(own) for _ in range(ranks)]
+    dist.all_gather(counts, own)
+    most = max(int(count) for count in counts)
+    padded = values_BX.new_zeros((most, *values_BX.shape[1:]))
+    padded[: len(values_BX)] = values_BX.detach()
+    parts = [torch.empty_like(padded) for _ in range(ranks)]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+def full_state(module: nn.Module, keep: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """The whole parameters and buffers of a (possibly ZeRO-3 sharded) module on CPU.
+
+    Collective: every rank must call it. Filled on rank 0, empty on the others.
+    """
+    first, state = world()[0] == 0, {}
+    for name, parameter in module.named_parameters():
+        if keep(name):
+            with _whole([parameter]):
+                if first:
+                    state[name] = parameter.detach().to("cpu", copy=True).contiguous()
+    if first:
+        for name, buffer in module.state_dict().items():
+            if keep(name) and name not in state and not hasattr(buffer, "ds_id"):
+                state[name] = buffer.detach().to("cpu", copy=True).contiguous()
+    return state
+
+
+def _whole(parameters: list) -> contextlib.AbstractContextManager:
+    sharded = [p for p in parameters if hasattr(p, "ds_id")]
+    return deepspeed.zero.GatheredParameters(sharded) if sharded else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def unsharded(engine: Any, module: nn.Module) -> Iterator[None]:
+    """Whole parameters and no ZeRO-3 hooks inside: for generation, where ranks take different numbers of steps.
+
+    Without it ranks whose rows end early would leave the others waiting in a gather; gathering once a rollout is also
+    6 to 8 times faster than at each token. Does nothing below stage 3. Collective: every rank must enter and leave.
+    """
+    parameters = [p for p in module.parameters() if hasattr(p, "ds_id")]
+    if not parameters:
+        yield
+        return
+    offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
+    with deepspeed.zero.GatheredParameters(parameters):
+        offload._remove_module_hooks()
+        try:
+            yield
+        finally:
+            offload.setup_zero_stage3_hooks()
+
+
+def trainable_and_total(module: nn.Module) -> tuple[int, int]:
+    """Numbers of trainable and of all parameters; a ZeRO-3 shard counts as the whole."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, grad in sizes if grad), sum(n for n, _ in sizes)

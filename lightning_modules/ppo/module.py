@@ -1,0 +1,324 @@
+"""PPO on the explanation rewards (methods A.5.7): rollout, score, advantages, update.
+
+B samples over all ranks, M samples of one micro-batch, P prompt tokens, T response tokens, V vocabulary. One Lightning
+epoch is one iteration: a rollout and its updates. Dropout is off throughout; else the first ratio would not be 1.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.batches import BatchPlan
+from datamodules.prompts import PromptBatch
+from datamodules.rollout_prompts import RolloutPrompts
+from lightning_modules.collectives import full_state, gather_rows, unsharded, world
+from lightning_modules.fitting import adamw, trainable, warm_then_linear
+from lightning_modules.ppo import advantages, losses
+from lightning_modules.ppo.adversary import Adversary
+from lightning_modules.ppo.config import PPOConfig
+from lightning_modules.ppo.rewards import RunningMoments, Scorer
+from lightning_modules.ppo.rollout import MiniBatch, Rollout, RolloutStream, mini_batches
+from metrics.diversity import distinct
+from models.explainer import Explainer, response_log_probs, save_explainer
+from models.generation import generate, uniforms
+
+GENERATION_BATCH = 64  # prompts a rank generates for at a time: bounds the key-value cache
+
+
+class PPOModule(pl.LightningModule):
+    """Policy, value head and reference in one module (one engine, one optimizer); reward models stay outside."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        policy: Explainer,
+        tokenizer: PreTrainedTokenizerBase,
+        scorer: Scorer,
+        prompts: RolloutPrompts,
+        max_new_tokens: int,
+        seed: int,
+        adversary: Adversary | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.tokenizer, self.prompts = config, tokenizer, prompts
+        self.max_new_tokens, self.seed = max_new_tokens, seed
+        # Off the module tree: neither sharded nor trained nor exported with the policy.
+        object.__setattr__(self, "scorer", scorer)
+        object.__setattr__(self, "adversary", adversary)
+        self.policy = policy
+        self.value = nn.Linear(policy.lm.get_input_embeddings().weight.shape[1], 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+        self.reference = _freeze_reference(policy)
+        self.kl = losses.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
+        self.moments = {"ccr": RunningMoments(), "hqar": RunningMoments()}
+
+    def train(self, mode: bool = True) -> "PPOModule":
+        """Keeps dropout off, whoever asks for training mode."""
+        super().train(mode)
+        for part in (self.policy, self.reference):
+            if part is not None:
+                part.eval()
+        return self
+
+    # ---- rollout
+
+    def sample(self) -> Iterator[MiniBatch]:
+        """One iteration: samples, scores, estimates advantages, and yields this rank's mini-batches."""
+        rollout = self.score(self.rollout(self.current_epoch))
+        advantage_BT, return_BT, figures = self.advantages(rollout)
+        self.log_dict({f"ppo/{name}": value for name, value in figures.items()}, on_step=False, on_epoch=True)
+        if self.adversary is not None and (self.current_epoch + 1) % self.config.discriminator_every == 0:
+            for name, value in self.adversary.update(rollout, self.current_epoch).items():
+                self.log(f"ppo/discriminator/{name}", value, on_step=False, on_epoch=True)
+        rank, ranks = world()
+        plan = BatchPlan(
+            len(rollout), self.config.mini_batch_size, ranks, self.config.accumulate, self.seed + 1 + self.current_epoch
+        )
+        yield from mini_batches(
+            rollout, advantage_BT, return_BT, plan, self.config.epochs, rank, self.prompts.with_responses
+        )
+
+    @torch.no_grad()
+    def rollout(self, iteration: int) -> Rollout:
+        """Samples a response to each prompt of an iteration and gathers those of all ranks; collective."""
+        records, weight = self.prompts.records(iteration, *world())
+        parts = []
+        with unsharded(self.trainer.strategy.model, self):
+            for start in range(0, len(records), GENERATION_BATCH):
+                batch = self._to_device(self.prompts.batch(records[start : start + GENERATION_BATCH]))
+                uniform_BT = uniforms(self.seed, iteration + 1, batch.record_B.tolist(), self.max_new_tokens)
+                parts.append(self._respond(batch, uniform_BT))
+        kept = torch.from_numpy(weight) > 0
+        columns = [torch.cat(column).cpu()[kept] for column in zip(*parts, strict=True)]
+        return Rollout(*[self._gather(column) for column in columns])
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        return gather_rows(rows.to(self.device)).cpu()
+
+    def _respond(self, batch: PromptBatch, uniform_BT: Tensor) -> tuple[Tensor, ...]:
+        """The columns of a `Rollout` for one batch of prompts."""
+        batch.response_BT, batch.response_mask_BT = self._generate(batch, uniform_BT)
+        logits_BTV, value_BT = self(batch)
+        log_prob_BT = response_log_probs(logits_BTV, batch.response_BT) * batch.response_mask_BT
+        ref_log_prob_BT = self._reference_log_probs(batch) * batch.response_mask_BT
+        ended_B = ((batch.response_BT == self.tokenizer.eos_token_id) & (batch.response_mask_BT > 0)).any(1).float()
+        columns = (batch.record_B, batch.response_BT, batch.response_mask_BT, log_prob_BT, ref_log_prob_BT)
+        return *columns, value_BT * batch.response_mask_BT, ended_B
+
+    def _generate(self, batch: PromptBatch, uniform_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+        end, fill = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        prompt_BPW = _embed(self.policy, batch)
+        return generate(self.policy.lm, prompt_BPW, batch.prompt_mask_BP, end, fill, self.max_new_tokens, uniform_BT)
+
+    def _reference_log_probs(self, batch: PromptBatch) -> Tensor:
+        model = self.policy if self.reference is None else self.reference
+        with _reference_adapter(self.policy.lm) if self.reference is None else contextlib.nullcontext():
+            output = model(_embed(model, batch), batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT)
+        return response_log_probs(output.logits[:, :-1], batch.response_BT)
+
+    def _to_device(self, batch: PromptBatch) -> PromptBatch:
+        moved = {name: value.to(self.device) for name, value in vars(batch).items() if isinstance(value, Tensor)}
+        return PromptBatch(**{**vars(batch), **moved})
+
+    # ---- score
+
+    def score(self, rollout: Rollout) -> Rollout:
+        """Adds the raw rewards, each rank scoring its share."""
+        rank, ranks = world()
+        share = torch.arange(len(rollout)).tensor_split(ranks)[rank]
+        response_MT, mask_MT = rollout.response_BT[share].to(self.device), rollout.mask_BT[share].to(self.device)
+        names = self.prompts.candidate_names(rollout.record_B[share].tolist())
+        self.scorer.to(self.device)
+        scores = self.scorer.score(response_MT, mask_MT, names)
+        rollout.rewards = {
+            "ccr": self._gather(scores.ccr_B.float()),
+            "hqar": self._gather(scores.hqar_B.float()),
+            "hqar_token": self._gather(scores.hqar_BT.float()),
+        }
+        return rollout
+
+    # ---- advantages
+
+    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """(whitened advantages [B, T], returns [B, T], health figures) over the rollouts of all ranks."""
+        mask_BT = rollout.mask_BT.float()
+        for name, moments in self.moments.items():
+            moments.update(rollout.rewards[name])
+        score_BT = self._score_by_token(rollout)
+        beta = self.kl.coefficient
+        rewards_BT = advantages.token_rewards(rollout.log_prob_BT, rollout.ref_log_prob_BT, mask_BT, score_BT, beta)
+        advantage_BT, return_BT = advantages.gae(
+            rewards_BT, rollout.value_BT, mask_BT, self.config.gamma, self.config.gae_lambda
+        )
+        kl = float((rollout.log_prob_BT - rollout.ref_log_prob_BT).sum(1).mean())
+        figures = self._figures(rollout, score_BT, return_BT) | {"kl": kl, "kl_coef": beta}
+        self.kl.update(kl, len(rollout))
+        return advantages.whiten(advantage_BT, mask_BT), return_BT, figures
+
+    def _score_by_token(self, rollout: Rollout) -> Tensor:
+        """lambda_CCR R~_CCR + lambda_HQAR R~_HQAR, R~ standardised over all samples seen, at the tokens it is paid at."""
+        config, mask_BT = self.config, rollout.mask_BT.float()
+        ccr, hqar = self.moments["ccr"], self.moments["hqar"]
+        end_B = config.lambda_ccr * (rollout.rewards["ccr"] - ccr.mean) / ccr.std
+        end_B = end_B - config.missing_end_penalty * (1 - rollout.ended_B)
+        if config.hqar_credit == "token":
+            # The tokens' shares sum up to the sequence's standardised reward.
+            length_B1 = mask_BT.sum(1, keepdim=True).clamp(min=1)
+            part_BT = rollout.rewards["hqar_token"]
+            part_BT = part_BT / length_B1 if self.scorer.reduce == "mean" else part_BT
+            token_BT = config.lambda_hqar * (part_BT - hqar.mean / length_B1) / hqar.std
+            return (advantages.at_last_token(end_B, mask_BT) + token_BT) * mask_BT
+        end_B = end_B + config.lambda_hqar * (rollout.rewards["hqar"] - hqar.mean) / hqar.std
+        return advantages.at_last_token(end_B, mask_BT)
+
+    def _figures(self, rollout: Rollout, score_BT: Tensor, return_BT: Tensor) -> dict[str, float]:
+        texts = self.tokenizer.batch_decode(rollout.response_BT * rollout.mask_BT, skip_special_tokens=True)
+        mask = rollout.mask_BT > 0
+        unexplained = (return_BT - rollout.value_BT)[mask].var(unbiased=False)
+        return {
+            "reward/ccr": float(rollout.rewards["ccr"].mean()),
+            "reward/hqar": float(rollout.rewards["hqar"].mean()),
+            "reward/total": float(score_BT.sum(1).mean()),
+            "end_rate": float(rollout.ended_B.mean()),
+            "length": float(rollout.mask_BT.sum(1).float().mean()),
+            "distinct_1": distinct(texts, 1),
+            "distinct_2": distinct(texts, 2),
+            "explained_variance": float(1 - unexplained / return_BT[mask].var(unbiased=False).clamp(min=1e-8)),
+        }
+
+    # ---- update
+
+    def forward(self, batch: PromptBatch) -> tuple[Tensor, Tensor]:
+        """(logits [M, T, V] that predict the response, values [M, T] before each response token)."""
+        output = self.policy(
+            _embed(self.policy, batch), batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT
+        )
+        hidden_MTW = output.hidden_states[-1][:, -batch.response_BT.shape[1] - 1 : -1]
+        return output.logits[:, :-1], self.value(hidden_MTW.to(self.value.weight.dtype)).squeeze(-1).float()
+
+    def training_step(self, batch: MiniBatch, index: int) -> Tensor:
+        """The PPO loss of this rank's part of an optimizer step."""
+        config, mask_MT, tokens = self.config, batch.prompts.response_mask_BT, batch.tokens
+        logits_MTV, value_MT = self(batch.prompts)
+        log_prob_MT = response_log_probs(logits_MTV, batch.prompts.response_BT)
+        policy, figures = losses.policy_loss(
+            log_prob_MT, batch.old_log_prob_MT, batch.advantage_MT, mask_MT, config.ratio_clip, tokens
+        )
+        value = losses.value_loss(value_MT, batch.old_value_MT, batch.return_MT, mask_MT, config.value_clip, tokens)
+        entropy = losses.entropy(logits_MTV, mask_MT, tokens)
+        loss = policy + config.value_coef * value - config.entropy_coef * entropy
+        if config.sft_coef > 0:
+            loss = loss + config.sft_coef * self._explanation_loss(batch, tokens)
+        scale = batch.prompts.scale  # figures are parts of sums over ranks and micro-batches
+        self._log_update(figures | {"policy_loss": policy, "value_loss": value, "entropy": entropy}, scale, batch.first)
+        return loss * scale
+
+    def _log_update(self, figures: dict[str, Tensor], scale: float, first: bool) -> None:
+        for name, value in figures.items():
+            part = value.detach() * scale
+            self.log(f"ppo/{name}", part, sync_dist=True)
+            if first and name in ("ratio", "approx_kl", "clip_fraction"):
+                self.log(f"ppo/first/{name}", part, sync_dist=True, on_step=False, on_epoch=True)
+
+    def _explanation_loss(self, batch: MiniBatch, tokens: Tensor) -> Tensor:
+        """Cross-entropy of the train explanations of the same prompts, per token of the optimizer step."""
+        written = self._to_device(self.prompts.with_explanations(batch.record_B.cpu()))
+        logits_MTV, _ = self(written)
+        log_prob_MT = response_log_probs(logits_MTV, written.response_BT)
+        return -(log_prob_MT * written.response_mask_BT).sum() / tokens
+
+    def train_dataloader(self) -> DataLoader:
+        """One pass is one rollout with its updates."""
+        steps = self.config.rollout_batch_size // self.config.mini_batch_size * self.config.accumulate
+        return DataLoader(RolloutStream(steps * self.config.epochs, self.sample), batch_size=None)
+
+    def configure_optimizers(self) -> dict:
+        """One AdamW without decay: policy and value head as two groups."""
+        groups = [
+            {"params": trainable(self.policy), "lr": self.config.lr},
+            {"params": list(self.value.parameters()), "lr": self.config.value_lr},
+        ]
+        schedule = warm_then_linear(int(self.trainer.estimated_stepping_batches), self.config.warmup)
+        return adamw(groups, [schedule, schedule], weight_decay=0.0)
+
+    # ---- held-out prompts and export
+
+    @torch.no_grad()
+    def held_out(self) -> tuple[list[int], list[str], dict[str, Tensor]]:
+        """Greedy explanations of held-out prompts: (records, texts, raw rewards by name); collective."""
+        records = self.prompts.held_out(self.config.eval_prompts)
+        rank, ranks = world()
+        plan = BatchPlan(len(records), GENERATION_BATCH * ranks, ranks, shuffle=False)
+        columns: list[tuple[Tensor, ...]] = []
+        self.scorer.to(self.device)
+        with unsharded(self.trainer.strategy.model, self):
+            for step in range(plan.micro_steps):
+                draw = plan.draw(0, step, rank)
+                batch = self._to_device(self.prompts.batch(records[draw.rows_B].tolist()))
+                response_BT, mask_BT = self._generate(batch, None)
+                names = self.prompts.candidate_names(batch.record_B.tolist())
+                scores = self.scorer.score(response_BT, mask_BT, names)
+                parts = (batch.record_B, response_BT * mask_BT, scores.ccr_B.float(), scores.hqar_B.float())
+                kept = torch.from_numpy(draw.weight_B).to(self.device) > 0
+                columns.append(tuple(part[kept] for part in parts))
+        record_B, response_BT, ccr_B, hqar_B = (self._gather(torch.cat(c)) for c in zip(*columns, strict=True))
+        texts = self.tokenizer.batch_decode(response_BT, skip_special_tokens=True)
+        return record_B.tolist(), [" ".join(text.split()) for text in texts], {"ccr": ccr_B, "hqar": hqar_B}
+
+    def export(self, folder: Path) -> None:
+        """Writes the policy as an explainer; collective."""
+        adapters_only = isinstance(self.policy.lm, PeftModel)
+        state = full_state(self.policy, lambda name: not name.startswith("lm.") or not adapters_only or _tuned(name))
+        if world()[0] == 0:
+            save_explainer(folder, state, self.policy, self.tokenizer)
+
+
+def _embed(model: Explainer, batch: PromptBatch) -> Tensor:
+    return model.embed_prompt(batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B)
+
+
+def _tuned(name: str) -> bool:
+    return "lora_" in name and ".reference." not in name
+
+
+def _freeze_reference(policy: Explainer) -> Explainer | None:
+    """Freezes soft vectors, and keeps the policy as it is now as reference.
+
+    With adapters that is a frozen second adapter on the same weights (None is returned), else a frozen copy.
+    """
+    for name, parameter in policy.named_parameters():
+        if not name.startswith("lm."):
+            parameter.requires_grad_(False)
+    if not isinstance(policy.lm, PeftModel):
+        return copy.deepcopy(policy).requires_grad_(False)
+    policy.lm.add_adapter("reference", policy.lm.peft_config["default"])
+    state = policy.lm.state_dict()
+    for name, parameter in policy.lm.named_parameters():
+        if ".reference." in name:
+            parameter.data.copy_(state[name.replace(".reference.", ".default.")])
+            parameter.requires_grad_(False)
+    policy.lm.set_adapter("default")
+    return None
+
+
+@contextlib.contextmanager
+def _reference_adapter(lm: nn.Module) -> Iterator[None]:
+    """Reads the reference adapter inside. PEFT's own switch would also change what requires gradients."""
+    layers = [module for module in lm.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer._active_adapter = ["reference"]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._active_adapter = ["default"]

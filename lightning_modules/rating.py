@@ -1,0 +1,158 @@
+"""Rating prediction on the concept graph: L_r = mean squared error (methods A.2, step 1).
+
+N nodes, E edges, B records, F folds, D width.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from datamodules.candidates import CandidateFinder, predicted_sentiment
+from datamodules.corpus import Corpus
+from datamodules.evidence import Evidence, stack_candidates
+from datamodules.graph import ConceptGraph, GraphConfig, Relation
+from datamodules.rating import RatingBatch
+from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, world
+from lightning_modules.fitting import FitConfig, one_group
+from metrics.errors import InputError
+from models.hgt import HGTConfig, RatingModel
+
+
+@dataclass(frozen=True)
+class RatingConfig:
+    """The rating stage."""
+
+    model: HGTConfig = field(default_factory=HGTConfig)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=60, batch_size=512, lr=2e-3, weight_decay=0.05))
+    init_from: str = field(default="", metadata={"help": "folder of a finished rating stage to use"})
+
+
+class RatingModule(pl.LightningModule):
+    """Fits a `RatingModel`; a training record never sees the edges that its own global batch contributed."""
+
+    def __init__(self, config: RatingConfig, graph: ConceptGraph, corpus: Corpus, leave_one_out: bool) -> None:
+        super().__init__()
+        self.config, self.graph, self.leave_one_out = config, graph, leave_one_out
+        self.low, self.high = corpus.rating_min, corpus.rating_max
+        mean = float(corpus.rating_R[corpus.rows("train")].mean())
+        self.model = RatingModel(graph.node_counts, graph.relations, config.model, mean)
+        self._squares: list[Tensor] = []
+
+    def edges(self, without: Tensor | None = None) -> dict[Relation, Tensor]:
+        """The graph's edges on this module's device."""
+        return {name: index.to(self.device) for name, index in self.graph.edges(without).items()}
+
+    def training_step(self, batch: RatingBatch, index: int) -> Tensor:
+        """L_r over the global batch."""
+        states = self.model.encode(self.edges(batch.hidden_records.cpu() if self.leave_one_out else None))
+        error_B = self.model.rate(states, batch.user_B, batch.item_B) - batch.rating_B
+        loss = (error_B.square() * batch.weight_B).sum() * batch.scale
+        self.log("rating/train/mse", loss.detach(), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: RatingBatch, index: int) -> None:
+        """Squared errors of clipped predictions on the whole train graph."""
+        states = self.model.encode(self.edges())
+        predicted_B = self.model.rate(states, batch.user_B, batch.item_B).clamp(self.low, self.high)
+        square_B = (predicted_B - batch.rating_B).square() * batch.weight_B
+        self._squares.append(torch.stack([square_B.sum(), batch.weight_B.sum()]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the RMSE over all ranks."""
+        total, count = sum_over_ranks(torch.stack(self._squares).sum(0)).tolist()
+        self._squares.clear()
+        self.log("rating/valid/rmse", (total / max(count, 1)) ** 0.5)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with warm-up and linear decay."""
+        return one_group(self.model, self.config.fit, int(self.trainer.estimated_stepping_batches))
+
+    def export(self, folder: Path) -> None:
+        """Writes the model; collective."""
+        state = full_state(self.model)
+        if world()[0] == 0:
+            save_file(state, folder / "model.safetensors")
+            (folder / "model.json").write_text(json.dumps(asdict(self.config.model), indent=1) + "\n")
+
+
+def load_rating_model(folder: Path, graph: ConceptGraph) -> RatingModel:
+    """Reads what `RatingModule.export` wrote, for the same graph."""
+    config = HGTConfig(**json.loads((folder / "model.json").read_text()))
+    model = RatingModel(graph.node_counts, graph.relations, config, mean_rating=0.0)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except RuntimeError as error:
+        raise InputError(
+            f"{folder}: the rating model was trained on another corpus or graph; use the run's own data.path"
+        ) from error
+    return model.eval()
+
+
+@torch.no_grad()
+def infer_evidence(
+    model: RatingModel, graph: ConceptGraph, corpus: Corpus, fold_R: np.ndarray, config: GraphConfig, seed: int
+) -> Evidence:
+    """Node states, predicted ratings and candidate concepts of every record of `corpus`.
+
+    Fold 0 is the whole graph; fold f >= 1 lacks the edges of its own records, who read from there. Folds are shared
+    out over the ranks; collective, every rank returns the whole.
+    """
+    if config.candidates > len(corpus.concepts):
+        raise InputError(
+            f"graph.candidates={config.candidates} is more than the {len(corpus.concepts)} concepts of {corpus.path}; "
+            f"use at most {len(corpus.concepts)}"
+        )
+    rank, ranks = world()
+    folds = list(range(int(fold_R.max()) + 1))
+    parts = {fold: _read_fold(model, graph, corpus, fold_R, fold, config, seed) for fold in folds[rank::ranks]}
+    merged = {fold: part for found in gather_objects(parts) for fold, part in found.items()}
+    predicted_R, rows = torch.zeros(len(fold_R)), [[] for _ in fold_R]
+    for fold in folds:
+        _, _, record_M, predicted_M, candidates = merged[fold]
+        predicted_R[torch.from_numpy(record_M)] = predicted_M
+        for record, found in zip(record_M.tolist(), candidates, strict=True):
+            rows[record] = found
+    sentiment = [predicted_sentiment(r, corpus.rating_min, corpus.rating_max) for r in predicted_R.tolist()]
+    return Evidence(
+        users_FND=torch.stack([merged[fold][0] for fold in folds]),
+        items_FND=torch.stack([merged[fold][1] for fold in folds]),
+        fold_R=torch.from_numpy(fold_R.astype(np.int16)),
+        predicted_R=predicted_R,
+        sentiment_R=torch.tensor(sentiment, dtype=torch.int8),
+        **stack_candidates(rows),
+    )
+
+
+def _read_fold(
+    model: RatingModel,
+    graph: ConceptGraph,
+    corpus: Corpus,
+    fold_R: np.ndarray,
+    fold: int,
+    config: GraphConfig,
+    seed: int,
+) -> tuple[Tensor, Tensor, np.ndarray, Tensor, list]:
+    """(user states, item states, records of the fold, their predicted ratings, their candidates)."""
+    record_M = np.flatnonzero(fold_R == fold)
+    edges = graph.edges(record_M if fold else None)
+    states = model.encode(edges)
+    user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
+    predicted_M = model.rate(states, torch.from_numpy(user_M), torch.from_numpy(item_M))
+    predicted_M = predicted_M.clamp(corpus.rating_min, corpus.rating_max)
+    finder = CandidateFinder(edges, model.attention(edges), graph.node_counts)
+    candidates = []
+    for record, user, item, rating in zip(record_M, user_M, item_M, predicted_M.tolist(), strict=True):
+        sentiment = predicted_sentiment(rating, corpus.rating_min, corpus.rating_max)
+        found = finder.find(int(user), int(item), sentiment, config.candidates)
+        if config.candidate_source == "random":
+            drawn = np.random.Generator(np.random.Philox(key=[seed, 2], counter=[0, 0, 0, int(record)]))
+            chosen = drawn.choice(len(corpus.concepts), size=len(found), replace=False)
+            found = [replace(old, concept=int(new)) for old, new in zip(found, chosen, strict=True)]
+        candidates.append(found)
+    return states["user"], states["item"], record_M, predicted_M, candidates

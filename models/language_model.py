@@ -1,0 +1,137 @@
+"""The causal language model: read from a Hugging Face name or folder, or created in place when none is named."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import PeftModel, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from metrics.errors import InputError
+
+PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+
+
+@dataclass(frozen=True)
+class NewModelConfig:
+    """Size of the language model that is created when none is named."""
+
+    width: int = field(default=128, metadata={"help": "width of the hidden states"})
+    layers: int = field(default=3, metadata={"help": "transformer blocks"})
+    heads: int = field(default=4, metadata={"help": "attention heads"})
+    vocabulary: int = field(default=4096, metadata={"help": "most entries of the tokenizer trained on the train split"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout everywhere"})
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise InputError(f"width={self.width} is not a multiple of heads={self.heads}")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters instead of full fine-tuning."""
+
+    rank: int = field(default=0, metadata={"help": "rank of the adapters; 0 trains all weights"})
+    alpha: int = field(default=32, metadata={"help": "scale of the adapters, times 1/rank"})
+    dropout: float = field(default=0.05, metadata={"help": "dropout before the adapters"})
+    targets: str = field(default="all-linear", metadata={"help": "module names, comma separated, or all-linear"})
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with the four special tokens first, in this order."""
+    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, BOS, EOS, UNK],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK, padding_side="left"
+    )
+
+
+def create_language_model(
+    texts: Iterable[str], config: NewModelConfig, positions: int, folder: Path, seed: int
+) -> None:
+    """Writes a random GPT-2 of the given size with its tokenizer as a Hugging Face folder."""
+    tokenizer = train_tokenizer(texts, config.vocabulary)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(tokenizer),
+                n_positions=positions,
+                n_embd=config.width,
+                n_layer=config.layers,
+                n_head=config.heads,
+                resid_pdrop=config.dropout,
+                embd_pdrop=config.dropout,
+                attn_pdrop=config.dropout,
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; pads with the end token where it has no padding token."""
+    tokenizer = _load(AutoTokenizer, name)
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{name}: the tokenizer has no end token; set eos_token in its tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrainedModel | PeftModel:
+    """A causal LM in float32 from a Hugging Face name or folder.
+
+    A folder that holds adapters (`adapter_config.json`) is read as its base model plus those adapters, trainable.
+    """
+    if (Path(name) / "adapter_config.json").is_file():
+        base = PeftConfig.from_pretrained(name).base_model_name_or_path
+        return PeftModel.from_pretrained(
+            _load(AutoModelForCausalLM, base, dtype=torch.float32), name, is_trainable=True
+        )
+    # Without dtype the saved one is kept, and a bfloat16 checkpoint would be trained without float32 master weights.
+    model = _load(AutoModelForCausalLM, name, dtype=torch.float32)
+    if lora is None or lora.rank == 0:
+        return model
+    targets = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    adapters = PeftConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+    return get_peft_model(model, adapters)
+
+
+def _load(kind: type, name: str, **options: object):  # noqa: ANN202 - whatever the Auto class returns
+    try:
+        return kind.from_pretrained(name, trust_remote_code=False, **options)  # type: ignore[attr-defined]
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"cannot read a model from {name!r} ({first}); give a folder or a Hugging Face name"
+        ) from error

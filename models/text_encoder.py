@@ -1,0 +1,77 @@
+"""The BERT-class encoder behind the concept-consistency reward (CCR), and its contrastive loss (methods A.5.5).
+
+B texts, S tokens, D width.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+
+from metrics.errors import InputError
+from models.language_model import NewModelConfig, train_tokenizer
+
+
+class TextEncoder(nn.Module):
+    """f(text): the mean of the last hidden states over all tokens but padding and special ones, at length 1."""
+
+    def __init__(self, model: nn.Module, special_ids: list[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("special", torch.tensor(special_ids, dtype=torch.long), persistent=False)
+
+    def forward(self, ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
+        """Embeddings [B, D] of unit length. A text without any ordinary token gets zeros: its cosine is 0."""
+        hidden_BSD = self.model(input_ids=ids_BS, attention_mask=mask_BS).last_hidden_state
+        counted_BS = mask_BS.bool() & ~torch.isin(ids_BS, self.special)
+        total_BD = (hidden_BSD * counted_BS[..., None]).sum(1)
+        return F.normalize(total_BD / counted_BS.sum(1, keepdim=True).clamp(min=1), dim=-1)
+
+
+def info_nce(text_BD: Tensor, concepts_BD: Tensor, temperature: float) -> Tensor:
+    """Sum over rows of both directions' contrastive losses, all other rows being negatives.
+
+    -log softmax_j(cos(e_i, C_j) / tau)_i  and the same from concepts to texts, averaged over the two directions.
+    Embeddings have unit length.
+    """
+    similarity_BB = text_BD @ concepts_BD.T / temperature
+    target_B = torch.arange(len(text_BD), device=text_BD.device)
+    forth = F.cross_entropy(similarity_BB, target_B, reduction="sum")
+    back = F.cross_entropy(similarity_BB.T, target_B, reduction="sum")
+    return (forth + back) / 2
+
+
+def create_encoder(texts: list[str], config: NewModelConfig, folder: Path, seed: int) -> None:
+    """Writes a random BERT of the given size with a tokenizer trained on `texts` as a Hugging Face folder."""
+    tokenizer = train_tokenizer(texts, config.vocabulary)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BertModel(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                intermediate_size=4 * config.width,
+                max_position_embeddings=128,
+                hidden_dropout_prob=config.dropout,
+                attention_probs_dropout_prob=config.dropout,
+                pad_token_id=tokenizer.pad_token_id,
+            ),
+            add_pooling_layer=False,
+        )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_encoder(name: str) -> tuple[TextEncoder, PreTrainedTokenizerBase]:
+    """A BERT-class encoder in float32 with its tokenizer, by Hugging Face name or folder."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModel.from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"cannot read an encoder from {name!r} ({first}); give a folder or a hub name") from error
+    return TextEncoder(model, tokenizer.all_special_ids), tokenizer

@@ -1,0 +1,119 @@
+"""launch/prepare.py: from a raw file to a corpus folder, and what it says on the way."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datamodules.corpus import Corpus
+from launch import prepare
+from launch.config import load
+from launch.prepare import PrepareConfig
+from metrics.errors import InputError
+
+SCRIPT = Path(prepare.__file__).resolve()
+
+
+def line(user, item, **more):
+    row = {"user": user, "item": item, "rating": 4, "feature": "neck", "opinion": "slim", "sentence": "slim neck .",
+           "sentiment": 1, "split": "train"}  # fmt: skip
+    return json.dumps(row | more)
+
+
+def run(*arguments):
+    config, _ = load(PrepareConfig, list(arguments))
+    prepare.main(config)
+    return Corpus.load(config.out)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    file = tmp_path / "r.jsonl"
+    file.write_text("\n".join([line("a", "i"), line("b", "i"), line("a", "j", split="test"), "{"]))
+    return file
+
+
+def test_a_bad_line_and_a_cold_item_are_skipped_counted_and_printed(raw, tmp_path, capsys):
+    corpus = run(f"raw={raw}", "format=nlg4rs_jsonl", f"out={tmp_path / 'c'}", "on_bad_record=skip")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert len(corpus.explanations) == 3
+    for words in (
+        "train records 2",
+        "test records 1",
+        "users 2",
+        "concepts 1 (given)",
+        "words an explanation 3.0",
+        "left out: unreadable line 1 (lines 4)",
+        "cold items (in no train record) 1",
+        f"written to {tmp_path / 'c'}",
+        "next: torchrun launch/train.py",
+    ):
+        assert words in printed
+
+
+def test_a_bad_line_stops_with_its_file_and_number(raw, tmp_path):
+    with pytest.raises(InputError, match=rf"^{raw}:4: .*on_bad_record=skip"):
+        run(f"raw={raw}", "format=nlg4rs_jsonl", f"out={tmp_path / 'c'}")
+    assert not (tmp_path / "c").exists()
+
+
+def test_manifest_names_the_raw_file_its_checksum_and_the_options(raw, tmp_path):
+    corpus = run(f"raw={raw}", "format=nlg4rs_jsonl", f"out={tmp_path / 'c'}", "on_bad_record=skip", "max_words=2")
+    checksum = subprocess.run(["sha256sum", raw], capture_output=True, text=True, check=True).stdout.split()[0]  # noqa: S607
+    assert corpus.manifest["source"] == {"format": "nlg4rs_jsonl", "file": "r.jsonl", "sha256": checksum}
+    assert corpus.manifest["options"]["max_words"] == 2
+    assert "out" not in corpus.manifest["options"]
+
+
+def test_index_files_are_used(raw, tmp_path):
+    for name, numbers in {"train": "0 2", "validation": "1", "test": ""}.items():
+        (tmp_path / f"{name}.index").write_text(numbers)
+    corpus = run(
+        f"raw={raw}", "format=nlg4rs_jsonl", f"splits={tmp_path}", f"out={tmp_path / 'c'}", "on_bad_record=skip"
+    )
+    assert corpus.rows("valid").tolist() == [1]
+
+
+def test_a_table_with_columns_of_other_names(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("who,what,rating,body\n" + "".join(f"u{n % 5},i{n // 5},4,Fine cable!\n" for n in range(50)))
+    corpus = run(
+        f"raw={file}", "format=table", "columns.user=who", "columns.item=what", "columns.text=body",
+        f"out={tmp_path / 'c'}", "concept_max_share=1.0",
+    )  # fmt: skip
+    assert corpus.explanations[0] == "fine cable !"
+    assert [len(corpus.rows(split)) for split in ("train", "valid", "test")] == [40, 5, 5]
+    assert corpus.concepts == ["fine cable"]
+
+
+def test_the_embedded_corpus(tmp_path):
+    corpus = run("format=embedded", "users=20", "items=15", "seed=1", f"out={tmp_path / 'c'}")
+    assert len(corpus.users) == 20
+    assert corpus.manifest["source"] == {"format": "embedded", "users": 20, "items": 15, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["format=pickle", "out=c"], "format=pickle is unknown: use nlg4rs_jsonl, table, embedded"),
+        (["format=table", "out=c"], "raw must be given"),
+        (["format=embedded", 'out=""'], "out= names no folder"),
+        (["format=embedded", "raw=x", "out=c"], "raw belongs to format=nlg4rs_jsonl"),
+        (["format=table", "raw=x", "users=7", "out=c"], "users belongs to format=embedded"),
+        (["format=embedded", "columns.user=u", "out=c"], "columns belongs to format=table"),
+        (["format=table", "raw=nothing.csv", "out=c"], "raw=nothing.csv is no file"),
+    ],
+)
+def test_a_wrong_command_is_refused_by_key(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        run(*arguments)
+
+
+def test_the_command_works_from_another_folder_and_prints_no_progress_bar_to_a_pipe(raw, tmp_path):
+    arguments = [f"raw={raw.name}", "format=nlg4rs_jsonl", "out=c", "on_bad_record=skip"]
+    done = subprocess.run([sys.executable, SCRIPT, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(Corpus.load(tmp_path / "c").explanations) == 3

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from metrics.errors import InputError
+from metrics.predictions import read_predictions
+
+GOOD = {"record": 1, "explanation": "a b", "reference": "a c"}
+
+
+def write(tmp_path, *lines):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return file
+
+
+def test_records_are_read_in_order(tmp_path):
+    other = {"record": 2, "explanation": "", "reference": "é", "rating": 3, "concepts": [{"concept": "bar"}]}
+    assert read_predictions(write(tmp_path, GOOD, other, "")) == [GOOD, other]
+
+
+def test_null_stands_for_an_absent_field(tmp_path):
+    read_predictions(write(tmp_path, GOOD | {"rating": None, "concepts": None}))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"explanation": ', "not JSON"),
+        ("[1]", "expected a JSON object, got list"),
+        ({"reference": "a"}, "`explanation` must be given as a text, got None"),
+        ({"explanation": "a", "reference": 3}, "`reference` must be given as a text, got 3"),
+        (GOOD | {"record": 2, "rating": "5"}, "`rating` must be a finite number"),
+        (GOOD | {"record": 2, "predicted_rating": float("nan")}, "`predicted_rating` must be a finite number"),
+        (GOOD | {"record": 2, "concepts": ["bar"]}, "`concepts` must be a list of"),
+        (GOOD | {"record": 2, "gold_concepts": "bar"}, "`gold_concepts` must be a list of texts"),
+        (GOOD | {"record": 2, "user_index": -1}, "`user_index` must be a whole number from 0 on"),
+        (GOOD | {"record": 2, "user": True}, "`user` must be a text or a whole number"),
+        (GOOD, "record 1 was given on line 1 already"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, message):
+    with pytest.raises(InputError, match=f"predictions.jsonl:2: {message}"):
+        read_predictions(write(tmp_path, GOOD, line))
+
+
+def test_text_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes('{"explanation": "é", "reference": "a"}'.encode("latin-1"))
+    with pytest.raises(InputError, match="predictions.jsonl:1: not JSON in UTF-8"):
+        read_predictions(file)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no predictions"):
+        read_predictions(write(tmp_path, "", ""))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="absent.jsonl cannot be read"):
+        read_predictions(tmp_path / "absent.jsonl")
