@@ -1,6 +1,7 @@
 """The Trainer and the DeepSpeed strategy, one class for GPU and CPU."""
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from metrics.errors import InputError
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed guesses, and warns at import
+import deepspeed  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,7 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         if not isinstance(self.accelerator, CPUAccelerator):
             super().setup_environment()
             return
-        import deepspeed
-
-        # Else a C++ extension, of use for inference only, is compiled at every start, and a killed compilation
-        # leaves a lock at which every later start waits for ever.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        _no_compilation()
         self.parallel_devices = [torch.device("cpu", i) for i in range(len(self.parallel_devices or [0]))]
         super(DeepSpeedStrategy, self).setup_environment()
 
@@ -83,12 +84,26 @@ def use_cpu(hardware: HardwareConfig) -> bool:
 
 
 def start(hardware: HardwareConfig) -> None:
-    """Sets what must be set before DeepSpeed is first imported or a process group exists."""
-    if use_cpu(hardware):
+    """Joins the process group and sets what must be set before any network exists."""
+    cpu = use_cpu(hardware)
+    if cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Deterministic mode would also fill every new tensor; DeepSpeed's buckets of 200 M elements make that most of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if not cpu:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        _no_compilation()
+        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", verbose=False)
+
+
+def _no_compilation() -> None:
+    # Else a C++ extension, of use for inference only, is compiled at every start, and a killed compilation leaves a
+    # lock at which every later start waits for ever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def make_trainer(
@@ -120,6 +135,7 @@ def make_trainer(
         callbacks=callbacks,
         use_distributed_sampler=False,  # batches are dealt by datamodules.batches.BatchPlan
         enable_checkpointing=False,
+        enable_progress_bar=sys.stderr.isatty() and options.pop("enable_progress_bar", True),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

@@ -61,7 +61,10 @@ def train_knowledge(corpus: Corpus) -> ConceptKnowledge:
 
 
 def corpus_of_run(predictions: Path) -> Path | None:
-    """`data.path` of the nearest config.yaml above a predictions file; None where there is none."""
+    """`data.path` of the nearest config.yaml above a predictions file; None where there is none.
+
+    A run that names no corpus has made the embedded one in its own folder `data`.
+    """
     config = next((file for up in predictions.resolve().parents if (file := up / "config.yaml").is_file()), None)
     if config is None:
         return None
@@ -73,7 +76,8 @@ def corpus_of_run(predictions: Path) -> Path | None:
     data = tree.get("data") if isinstance(tree, Mapping) else None
     path = data.get("path") if isinstance(data, Mapping) else None
     if not path:
-        return None
+        embedded = config.parent / "data"
+        return embedded if embedded.is_dir() else None
     if not Path(path).is_dir():
         raise InputError(f"{config}: data.path={path} is no folder seen from here; give data.path=CORPUS.")
     return Path(path)

@@ -5,6 +5,7 @@ N nodes of a type, E edges of a relation, H heads, D width, B (user, item) pairs
 
 import math
 from dataclasses import dataclass, field
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ class ReadableHGTConv(HGTConv):
         v_j: Tensor,
         edge_attr: Tensor,
         index: Tensor,
-        ptr: Tensor | None,
-        size_i: int | None,
+        ptr: Optional[Tensor],  # noqa: UP045 - PyG inspects this signature and cannot read `X | None`
+        size_i: Optional[int],  # noqa: UP045
     ) -> Tensor:
         score_EH = (q_i * k_j).sum(dim=-1) * edge_attr / math.sqrt(q_i.size(-1))
         attention_EH = softmax(score_EH, index, ptr, size_i)

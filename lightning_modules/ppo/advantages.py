@@ -1,6 +1,6 @@
 """Rewards by token, generalised advantage estimation, whitening (methods A.5.7). Plain functions.
 
-B sequences, T response tokens. `mask_BT` is 1 on response tokens, the end token included, and 0 on padding at the right.
+B sequences, T response tokens. `mask_BT` is 1 on response tokens, end token included, and 0 on padding at the right.
 """
 
 import torch

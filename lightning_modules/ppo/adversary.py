@@ -43,8 +43,7 @@ class Adversary:
             loss = loss + discriminator_loss(logits_MT, mask_MT, label_M, self.smoothing).sum() / (2 * len(rollout))
             right = right + (((logits_MT > 0) == (label > 0.5)) * mask_MT).sum()
             tokens = tokens + mask_MT.sum()
-        accuracy = self._step_if_needed(loss, torch.stack([loss.detach(), right, tokens]))
-        return accuracy
+        return self._step_if_needed(loss, torch.stack([loss.detach(), right, tokens]))
 
     def _step_if_needed(self, loss: Tensor, sums: Tensor) -> dict[str, float]:
         total, right, tokens = sum_over_ranks(sums.float()).tolist()

@@ -13,7 +13,7 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """-min(rho A, clip(rho, 1 - clip, 1 + clip) A) with rho = pi / pi_old.
 
-    Returns (loss, figures): `ratio` mean, `approx_kl` = mean of (rho - 1) - log rho (never negative) and `clip_fraction`.
+    Returns (loss, figures): mean `ratio`, `approx_kl` = mean of (rho - 1) - log rho (never negative), `clip_fraction`.
     """
     log_ratio_BT = (log_prob_BT - old_log_prob_BT) * mask_BT
     ratio_BT = log_ratio_BT.exp()

@@ -27,7 +27,7 @@ from lightning_modules.ppo.adversary import Adversary
 from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.rewards import RunningMoments, Scorer
 from lightning_modules.ppo.rollout import MiniBatch, Rollout, RolloutStream, mini_batches
-from metrics.diversity import distinct
+from metrics.diversity import distinct_corpus
 from models.explainer import Explainer, response_log_probs, save_explainer
 from models.generation import generate, uniforms
 
@@ -166,7 +166,7 @@ class PPOModule(pl.LightningModule):
         return advantages.whiten(advantage_BT, mask_BT), return_BT, figures
 
     def _score_by_token(self, rollout: Rollout) -> Tensor:
-        """lambda_CCR R~_CCR + lambda_HQAR R~_HQAR, R~ standardised over all samples seen, at the tokens it is paid at."""
+        """lambda_CCR R~_CCR + lambda_HQAR R~_HQAR at the tokens they are paid at; R~ is standardised over all samples."""
         config, mask_BT = self.config, rollout.mask_BT.float()
         ccr, hqar = self.moments["ccr"], self.moments["hqar"]
         end_B = config.lambda_ccr * (rollout.rewards["ccr"] - ccr.mean) / ccr.std
@@ -191,8 +191,8 @@ class PPOModule(pl.LightningModule):
             "reward/total": float(score_BT.sum(1).mean()),
             "end_rate": float(rollout.ended_B.mean()),
             "length": float(rollout.mask_BT.sum(1).float().mean()),
-            "distinct_1": distinct(texts, 1),
-            "distinct_2": distinct(texts, 2),
+            "distinct_1": distinct_corpus(texts, 1),
+            "distinct_2": distinct_corpus(texts, 2),
             "explained_variance": float(1 - unexplained / return_BT[mask].var(unbiased=False).clamp(min=1e-8)),
         }
 

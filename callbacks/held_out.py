@@ -1,0 +1,80 @@
+"""Watches the PPO policy on held-out prompts and keeps the best one."""
+
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from metrics.concept import cmr
+from metrics.diversity import distinct_corpus
+from metrics.phrases import PhraseMatcher
+from metrics.suite import ConceptKnowledge
+
+log = logging.getLogger("llm2er")
+
+
+class HeldOutEvaluation(pl.Callback):
+    """Evaluates before the first update, every so many iterations and after the last one.
+
+    The policy kept is the one with the highest sum of weighted rewards (in standard deviations of the first
+    evaluation) among those whose Distinct-2 has not fallen too far. The untouched policy is the first candidate: what
+    is kept is never worse by this measure.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        corpus_rows: tuple[list[int], list[int]],
+        knowledge: ConceptKnowledge,
+        every: int,
+        weights: dict[str, float],
+        max_distinct_2_drop: float,
+    ) -> None:
+        self.folder, self.knowledge, self.every, self.weights = folder, knowledge, every, weights
+        self.user_R, self.item_R = corpus_rows
+        self.max_drop = max_distinct_2_drop
+        self.matcher = PhraseMatcher(knowledge.concepts)
+        self.history: list[dict[str, float]] = []
+        self.best = float("-inf")
+        self._spread: dict[str, float] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The policy as fine-tuning left it."""
+        self._evaluate(trainer, module, 0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """After every `every` iterations and after the last."""
+        done = trainer.current_epoch + 1
+        if done % self.every == 0 or done == trainer.max_epochs or trainer.should_stop:
+            self._evaluate(trainer, module, done)
+
+    def _evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, iteration: int) -> None:
+        records, texts, rewards = module.held_out()  # type: ignore[operator]
+        users, items = self.knowledge.user_concepts, self.knowledge.item_concepts
+        found = [self.matcher.find(text) for text in texts]
+        allowed = [users[self.user_R[r]] | items[self.item_R[r]] for r in records]
+        matching = cmr(found, allowed)
+        figures = {name: float(value.mean()) for name, value in rewards.items()}
+        figures |= {
+            "cmr": float(matching[matching == matching].mean()) if (matching == matching).any() else 0.0,
+            "distinct_2": distinct_corpus(texts, 2),
+            "concept_rate": sum(map(bool, found)) / len(found),
+            "words": sum(len(text.split()) for text in texts) / len(texts),
+        }
+        if not self.history:
+            self._spread = {name: max(float(value.std()), 1e-4) for name, value in rewards.items()}
+        self.history.append(figures)
+        first = self.history[0]
+        figures["score"] = sum(
+            weight * (figures[name] - first[name]) / self._spread[name] for name, weight in self.weights.items()
+        )
+        for logger in trainer.loggers:
+            logger.log_metrics({f"ppo/valid/{k}": v for k, v in figures.items()}, step=trainer.global_step)
+        diverse = figures["distinct_2"] >= (1 - self.max_drop) * first["distinct_2"]
+        kept = diverse and figures["score"] > self.best
+        if kept:
+            self.best = figures["score"]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            module.export(self.folder)  # type: ignore[operator]
+        shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("ccr", "hqar", "cmr", "distinct_2", "score"))
+        log.info("held-out after iteration %d: %s%s", iteration, shown, "  (kept)" if kept else "")

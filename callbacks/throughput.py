@@ -1,0 +1,36 @@
+"""Records a second over all ranks, and the time that is left."""
+
+import logging
+import sys
+import time
+
+import pytorch_lightning as pl
+
+log = logging.getLogger("llm2er")
+
+
+class Throughput(pl.Callback):
+    """Logs `<stage>/records_per_second` an epoch; where there is no terminal for a bar, prints a line an epoch."""
+
+    def __init__(self, stage: str, records_an_epoch: int) -> None:
+        self.stage, self.records = stage, records_an_epoch
+        self._begin = self._epoch_begin = self._said = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        self._begin = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Starts the epoch's clock."""
+        self._epoch_begin = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Logs the rate and, at most every five seconds, says how far it is."""
+        now = time.monotonic()
+        rate = self.records / max(now - self._epoch_begin, 1e-9)
+        module.log(f"{self.stage}/records_per_second", rate, rank_zero_only=True)
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
+        if not sys.stderr.isatty() and (now - self._said > 5 or done == total):
+            self._said = now
+            left = (now - self._begin) / done * (total - done)
+            log.info("%s: epoch %d of %d, %.0f records/s, at most %.0f s left", self.stage, done, total, rate, left)

@@ -1,0 +1,117 @@
+"""The folder of a run: what was asked, what is finished, and whether the two fit together."""
+
+import json
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launch.config import flatten
+from launch.schema import TrainConfig
+from lightning_modules.collectives import barrier, world
+from metrics.errors import InputError
+
+PACKAGES = ("torch", "pytorch-lightning", "deepspeed", "torch_geometric", "transformers", "peft", "wandb", "omegaconf")
+
+# What each stage's product depends on: a change of any of these keys makes a finished stage stale. Hardware, sharding
+# and logging are not among them: a run may go on elsewhere.
+_RATING = ("seed", "data.", "graph.", "rating.")
+_EXPLANATION = (*_RATING, "prompt.", "explanation.")
+DEPENDS = {
+    "rating": _RATING,
+    "explanation": _EXPLANATION,
+    "ccr": (*_RATING, "ccr."),
+    "hqar": (*_EXPLANATION, "hqar."),
+    "ppo": (*_EXPLANATION, "ccr.", "hqar.", "ppo."),
+}
+
+
+class RunFolder:
+    """Paths and completeness of the stages of one run."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.path = config, Path(config.run_dir)
+        self.corpus = ""  # checksum of the corpus's records, once it is read
+
+    def open(self) -> None:
+        """Creates the folder and writes what was asked, by what and with what (rank 0)."""
+        if world()[0] == 0:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"run_dir={self.path}: cannot be created ({error.strerror}); choose another"
+                ) from error
+            tree = flatten(self.config)
+            (self.path / "config.yaml").write_text(yaml.safe_dump(_nested(tree), sort_keys=False))
+            versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+            (self.path / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
+            (self.path / "command.txt").write_text(shlex.join(sys.argv) + "\n")
+        barrier()
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / name
+
+    def export(self, name: str) -> Path:
+        """The product of a stage: of this run, or of the one that `<stage>.init_from` names."""
+        init_from = getattr(self.config, name).init_from
+        return (Path(init_from) if init_from else self.stage(name)) / "export"
+
+    def done(self, name: str) -> bool:
+        """Whether a stage's product is complete.
+
+        Raises `InputError` if it was made by another config (the changed keys are named), or if `init_from` names a
+        folder that holds none.
+        """
+        init_from = getattr(self.config, name).init_from
+        marker = self.export(name) / "stage.json"
+        if init_from:
+            if not marker.is_file():
+                raise InputError(f"{name}.init_from={init_from}: no finished {name} stage there (no export/stage.json)")
+            return True
+        if not marker.is_file():
+            return False
+        before, now = json.loads(marker.read_text())["config"], self._relevant(name)
+        changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        if changed:
+            told = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in changed)
+            raise InputError(
+                f"{self.stage(name)} was made by another config: {told}; choose another run_dir, restore the values, "
+                f"or delete {self.stage(name)} to train it anew"
+            )
+        return True
+
+    def need(self, name: str, stage: str) -> Path:
+        """The product of `name`, which `stage` reads."""
+        if not self.done(name):
+            raise InputError(f"stage={stage} reads {self.export(name)}, which is not there; run stage={name} first")
+        return self.export(name)
+
+    def finish(self, name: str, summary: dict[str, Any]) -> None:
+        """Marks a stage's product as complete (rank 0), after all ranks have written."""
+        barrier()
+        if world()[0] == 0:
+            marker = {"stage": name, "summary": summary, "config": self._relevant(name)}
+            self.export(name).mkdir(parents=True, exist_ok=True)
+            (self.export(name) / "stage.json").write_text(json.dumps(marker, indent=1) + "\n")
+        barrier()
+
+    def _relevant(self, name: str) -> dict[str, Any]:
+        chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(DEPENDS[name])}
+        return chosen | {"checksum of the corpus": self.corpus}
+
+
+def _nested(flat: dict[str, Any]) -> dict:
+    tree: dict = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree

@@ -1,0 +1,79 @@
+"""Train LLM2ER-EQR: rating, explanation, reward models and PPO, sharded over the ranks that torchrun starts.
+
+    torchrun --nproc-per-node=2 launch/train.py configs/llm2er_eqr.yaml configs/hardware/cpu.yaml run_dir=runs/mine
+
+Run again, it skips the stages that are finished. `stage=ppo` runs one stage alone, from what the run folder holds.
+"""
+
+import logging
+import os
+import sys
+import time
+import warnings
+
+from launch.config import command
+from launch.schema import TrainConfig
+
+log = logging.getLogger("llm2er")
+
+
+def main(config: TrainConfig) -> None:
+    """Runs the stages that are asked for and not yet finished."""
+    from launch.engine import start
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    quiet(first)
+    if config.dry_run:
+        from launch.plan import describe_plan
+
+        if first:
+            print(describe_plan(config))
+        return
+    start(config.hardware)
+    from launch.stages import TRAINED, Run
+
+    run = Run(config)
+    say_what_is_read(run)
+    wanted = [name for name in TRAINED if config.stage in ("all", name)]
+    for name in wanted:
+        if run.folder.done(name):
+            log.info("%s: already finished in %s, skipped", name, run.folder.export(name))
+            continue
+        began = time.monotonic()
+        summary = TRAINED[name](run)
+        run.folder.finish(name, summary)
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in summary.items() if isinstance(value, int | float))
+        log.info(
+            "%s: done in %.0f s%s, wrote %s",
+            name,
+            time.monotonic() - began,
+            shown and f" ({shown})",
+            run.folder.export(name),
+        )
+    if config.stage in ("all", "result"):
+        from launch.result import result
+
+        result(run)
+
+
+def say_what_is_read(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
+    """One line on the corpus."""
+    corpus = run.corpus
+    counts = ", ".join(f"{len(corpus.rows(split))} {split}" for split in ("train", "valid", "test"))
+    log.info(
+        "corpus %s: %s records, %d users, %d items, %d concepts; run folder %s",
+        *(corpus.path, counts, len(corpus.users), len(corpus.items), len(corpus.concepts), run.folder.path),
+    )
+
+
+def quiet(first: bool) -> None:
+    """Our own lines on rank 0; of the libraries only what warns, and that once."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO if first else logging.ERROR)
+    for name in ("pytorch_lightning", "DeepSpeed", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|torch|deepspeed|transformers|peft")
+
+
+if __name__ == "__main__":
+    command(main, TrainConfig, __doc__)
