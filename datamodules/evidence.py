@@ -48,6 +48,18 @@ class Evidence:
         rows = zip(*(column[record].tolist() for column in columns), strict=True)
         return [Candidate(*row) for row in rows]
 
+    def with_rows_of(self, other: "Evidence", rows: list[int | None]) -> "Evidence":
+        """This evidence, in which record i is replaced by `other`'s record `rows[i]` where that is given."""
+        mine = [i for i, row in enumerate(rows) if row is not None]
+        theirs = [row for row in rows if row is not None]
+        columns = {}
+        for field in fields(self):
+            column = getattr(self, field.name).clone()
+            if field.name.endswith(("_R", "_RK")):
+                column[mine] = getattr(other, field.name)[theirs].to(column.dtype)
+            columns[field.name] = column
+        return Evidence(**(columns | {"users_FND": other.users_FND, "items_FND": other.items_FND}))
+
     def states(self, records: Tensor, corpus: Corpus) -> tuple[Tensor, Tensor]:
         """(user [B, D], item [B, D]) states of records, each from the fold it is left out with."""
         fold_B, rows = self.fold_R[records].long(), records.numpy()

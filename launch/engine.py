@@ -91,7 +91,7 @@ def start(hardware: HardwareConfig) -> None:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Deterministic mode would also fill every new tensor; DeepSpeed's buckets of 200 M elements make that most of a step.
+    # Deterministic mode would also fill every new tensor; with DeepSpeed's large buckets that is most of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if not cpu:
@@ -135,7 +135,7 @@ def make_trainer(
         callbacks=callbacks,
         use_distributed_sampler=False,  # batches are dealt by datamodules.batches.BatchPlan
         enable_checkpointing=False,
-        enable_progress_bar=sys.stderr.isatty() and options.pop("enable_progress_bar", True),
+        enable_progress_bar=options.pop("enable_progress_bar", True) and sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

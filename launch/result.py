@@ -62,7 +62,7 @@ def predictions(corpus: Corpus, evidence: Evidence, texts: dict[int, str]) -> li
                 "item": corpus.items[item],
                 "user_index": user,
                 "item_index": item,
-                "rating": round(float(corpus.rating_R[record]), 4),
+                "rating": _known(corpus.rating_R[record]),
                 "predicted_rating": round(float(evidence.predicted_R[record]), 4),
                 "explanation": text,
                 "reference": corpus.explanations[record],
@@ -71,6 +71,10 @@ def predictions(corpus: Corpus, evidence: Evidence, texts: dict[int, str]) -> li
             }
         )
     return rows
+
+
+def _known(rating: float) -> float | None:
+    return None if np.isnan(rating) else round(float(rating), 4)
 
 
 def frequent_sentences(corpus: Corpus, records: np.ndarray) -> dict[int, str]:

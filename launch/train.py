@@ -11,6 +11,8 @@ import sys
 import time
 import warnings
 
+import transformers
+
 from launch.config import command
 from launch.schema import TrainConfig
 
@@ -72,7 +74,8 @@ def quiet(first: bool) -> None:
     log.setLevel(logging.INFO if first else logging.ERROR)
     for name in ("pytorch_lightning", "DeepSpeed", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning|torch|deepspeed|transformers|peft")
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch|deepspeed|transformers|peft")
+    transformers.utils.logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ def full_state(module: nn.Module, keep: Callable[[str], bool] = lambda name: Tru
                 if first:
                     state[name] = parameter.detach().to("cpu", copy=True).contiguous()
     if first:
-        for name, buffer in module.state_dict().items():
-            if keep(name) and name not in state and not hasattr(buffer, "ds_id"):
+        saved = module.state_dict().keys()  # leaves out buffers that are not persistent
+        for name, buffer in module.named_buffers():
+            if keep(name) and name in saved:
                 state[name] = buffer.detach().to("cpu", copy=True).contiguous()
     return state
 

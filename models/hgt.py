@@ -24,6 +24,9 @@ class HGTConfig:
     width: int = field(default=128, metadata={"help": "D, width of node states"})
     heads: int = field(default=4, metadata={"help": "attention heads"})
     layers: int = field(default=2, metadata={"help": "message-passing layers"})
+    id_embeddings: bool = field(
+        default=False, metadata={"help": "give users and items learned vectors of their own, as concepts have"}
+    )
     dropout: float = field(default=0.2, metadata={"help": "dropout of node states and of the rating head"})
     mlp_width: int = field(default=400, metadata={"help": "width of the rating head's two hidden layers"})
 
@@ -81,8 +84,13 @@ class RatingModel(nn.Module):
             nn.ReLU(),
             nn.Linear(config.mlp_width, 1),
         )
-        for table in self.embeddings.values():
+        for kind, table in self.embeddings.items():
             nn.init.normal_(table.weight, std=config.width**-0.5)
+            if kind != "concept" and not config.id_embeddings:
+                # Users and items are then what is said of them: with few records each, vectors of their own
+                # memorise ratings instead.
+                nn.init.zeros_(table.weight)
+                table.weight.requires_grad_(False)
         # Starting from the mean of the train ratings spares the epochs in which only an offset is learned.
         nn.init.constant_(self.mlp[-1].bias, mean_rating)
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from metrics.errors import InputError
 
-PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+SPECIAL = PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,30 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, BOS, EOS, UNK],
+        special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK, padding_side="left"
+    )
+
+
+def new_gpt2_config(config: NewModelConfig, vocabulary: int, positions: int) -> GPT2Config:
+    """The shape of a GPT-2 that is created in place; the special tokens are the first of its vocabulary."""
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=positions,
+        n_embd=config.width,
+        n_layer=config.layers,
+        n_head=config.heads,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.dropout,
+        pad_token_id=SPECIAL.index(PAD),
+        bos_token_id=SPECIAL.index(BOS),
+        eos_token_id=SPECIAL.index(EOS),
     )
 
 
@@ -73,21 +90,7 @@ def create_language_model(
     tokenizer = train_tokenizer(texts, config.vocabulary)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer),
-                n_positions=positions,
-                n_embd=config.width,
-                n_layer=config.layers,
-                n_head=config.heads,
-                resid_pdrop=config.dropout,
-                embd_pdrop=config.dropout,
-                attn_pdrop=config.dropout,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        model = GPT2LMHeadModel(new_gpt2_config(config, len(tokenizer), positions))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -114,7 +117,12 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
         )
     # Without dtype the saved one is kept, and a bfloat16 checkpoint would be trained without float32 master weights.
     model = _load(AutoModelForCausalLM, name, dtype=torch.float32)
-    if lora is None or lora.rank == 0:
+    return with_adapters(model, lora) if lora is not None else model
+
+
+def with_adapters(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel | PeftModel:
+    """The model with fresh adapters, its own weights frozen; as it is where the rank is 0."""
+    if lora.rank == 0:
         return model
     targets = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
     adapters = PeftConfig(

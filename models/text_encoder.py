@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from metrics.errors import InputError
-from models.language_model import NewModelConfig, train_tokenizer
+from models.language_model import PAD, SPECIAL, NewModelConfig, train_tokenizer
 
 
 class TextEncoder(nn.Module):
@@ -43,25 +43,27 @@ def info_nce(text_BD: Tensor, concepts_BD: Tensor, temperature: float) -> Tensor
     return (forth + back) / 2
 
 
+def new_bert_config(config: NewModelConfig, vocabulary: int) -> BertConfig:
+    """The shape of a BERT that is created in place."""
+    return BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.width,
+        max_position_embeddings=128,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        pad_token_id=SPECIAL.index(PAD),
+    )
+
+
 def create_encoder(texts: list[str], config: NewModelConfig, folder: Path, seed: int) -> None:
     """Writes a random BERT of the given size with a tokenizer trained on `texts` as a Hugging Face folder."""
     tokenizer = train_tokenizer(texts, config.vocabulary)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = BertModel(
-            BertConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=config.width,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                intermediate_size=4 * config.width,
-                max_position_embeddings=128,
-                hidden_dropout_prob=config.dropout,
-                attention_probs_dropout_prob=config.dropout,
-                pad_token_id=tokenizer.pad_token_id,
-            ),
-            add_pooling_layer=False,
-        )
+        model = BertModel(new_bert_config(config, len(tokenizer)), add_pooling_layer=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -55,4 +55,4 @@ class Adversary:
                 if world()[1] > 1 and parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
             self.optimizer.step()
-        return {"loss": total, "token_accuracy": accuracy}
+        return {"discriminator/loss": total, "discriminator/token_accuracy": accuracy}

@@ -52,7 +52,7 @@ class PPOConfig:
     )
     kl_horizon: int = field(default=10_000, metadata={"help": "samples in which the controller corrects an error"})
     discriminator_every: int = field(
-        default=0, metadata={"help": "update the discriminator each so many iterations; 0 keeps it as it is"}
+        default=1, metadata={"help": "update the discriminator each so many iterations; 0 keeps it as it is"}
     )
     discriminator_lr: float = field(default=2e-5, metadata={"help": "its learning rate"})
     eval_every: int = field(default=10, metadata={"help": "iterations between evaluations on held-out prompts"})

@@ -37,6 +37,10 @@ GENERATION_BATCH = 64  # prompts a rank generates for at a time: bounds the key-
 class PPOModule(pl.LightningModule):
     """Policy, value head and reference in one module (one engine, one optimizer); reward models stay outside."""
 
+    scorer: Scorer
+    held_out_scorer: Scorer
+    adversary: Adversary | None
+
     def __init__(
         self,
         config: PPOConfig,
@@ -53,6 +57,8 @@ class PPOModule(pl.LightningModule):
         self.max_new_tokens, self.seed = max_new_tokens, seed
         # Off the module tree: neither sharded nor trained nor exported with the policy.
         object.__setattr__(self, "scorer", scorer)
+        # Held-out prompts are scored by the reward models as they were before PPO, whatever the adversary learns.
+        object.__setattr__(self, "held_out_scorer", copy.deepcopy(scorer))
         object.__setattr__(self, "adversary", adversary)
         self.policy = policy
         self.value = nn.Linear(policy.lm.get_input_embeddings().weight.shape[1], 1)
@@ -61,6 +67,7 @@ class PPOModule(pl.LightningModule):
         self.reference = _freeze_reference(policy)
         self.kl = losses.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
         self.moments = {"ccr": RunningMoments(), "hqar": RunningMoments()}
+        self._figures_of_rollout: dict[str, float] = {}  # logged with the first update: a loader may not log
 
     def train(self, mode: bool = True) -> "PPOModule":
         """Keeps dropout off, whoever asks for training mode."""
@@ -76,10 +83,9 @@ class PPOModule(pl.LightningModule):
         """One iteration: samples, scores, estimates advantages, and yields this rank's mini-batches."""
         rollout = self.score(self.rollout(self.current_epoch))
         advantage_BT, return_BT, figures = self.advantages(rollout)
-        self.log_dict({f"ppo/{name}": value for name, value in figures.items()}, on_step=False, on_epoch=True)
         if self.adversary is not None and (self.current_epoch + 1) % self.config.discriminator_every == 0:
-            for name, value in self.adversary.update(rollout, self.current_epoch).items():
-                self.log(f"ppo/discriminator/{name}", value, on_step=False, on_epoch=True)
+            figures |= self.adversary.update(rollout, self.current_epoch)
+        self._figures_of_rollout = {f"ppo/{name}": value for name, value in figures.items()}
         rank, ranks = world()
         plan = BatchPlan(
             len(rollout), self.config.mini_batch_size, ranks, self.config.accumulate, self.seed + 1 + self.current_epoch
@@ -166,7 +172,7 @@ class PPOModule(pl.LightningModule):
         return advantages.whiten(advantage_BT, mask_BT), return_BT, figures
 
     def _score_by_token(self, rollout: Rollout) -> Tensor:
-        """lambda_CCR R~_CCR + lambda_HQAR R~_HQAR at the tokens they are paid at; R~ is standardised over all samples."""
+        """lambda_CCR R~_CCR + lambda_HQAR R~_HQAR at the tokens they are paid at; R~ is standardised."""
         config, mask_BT = self.config, rollout.mask_BT.float()
         ccr, hqar = self.moments["ccr"], self.moments["hqar"]
         end_B = config.lambda_ccr * (rollout.rewards["ccr"] - ccr.mean) / ccr.std
@@ -219,6 +225,8 @@ class PPOModule(pl.LightningModule):
         loss = policy + config.value_coef * value - config.entropy_coef * entropy
         if config.sft_coef > 0:
             loss = loss + config.sft_coef * self._explanation_loss(batch, tokens)
+        if batch.first:
+            self.log_dict(self._figures_of_rollout, on_step=False, on_epoch=True)
         scale = batch.prompts.scale  # figures are parts of sums over ranks and micro-batches
         self._log_update(figures | {"policy_loss": policy, "value_loss": value, "entropy": entropy}, scale, batch.first)
         return loss * scale
@@ -260,14 +268,14 @@ class PPOModule(pl.LightningModule):
         rank, ranks = world()
         plan = BatchPlan(len(records), GENERATION_BATCH * ranks, ranks, shuffle=False)
         columns: list[tuple[Tensor, ...]] = []
-        self.scorer.to(self.device)
+        self.held_out_scorer.to(self.device)
         with unsharded(self.trainer.strategy.model, self):
             for step in range(plan.micro_steps):
                 draw = plan.draw(0, step, rank)
                 batch = self._to_device(self.prompts.batch(records[draw.rows_B].tolist()))
                 response_BT, mask_BT = self._generate(batch, None)
                 names = self.prompts.candidate_names(batch.record_B.tolist())
-                scores = self.scorer.score(response_BT, mask_BT, names)
+                scores = self.held_out_scorer.score(response_BT, mask_BT, names)
                 parts = (batch.record_B, response_BT * mask_BT, scores.ccr_B.float(), scores.hqar_B.float())
                 kept = torch.from_numpy(draw.weight_B).to(self.device) > 0
                 columns.append(tuple(part[kept] for part in parts))
