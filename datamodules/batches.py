@@ -37,6 +37,7 @@ class BatchPlan:
     accumulate: int = 1
     seed: int = 0
     shuffle: bool = True
+    key: str = "batch_size"  # the config key behind `batch_size`, for messages
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -45,7 +46,7 @@ class BatchPlan:
         if self.batch_size % parts:
             fits = sorted({max(parts, self.batch_size // parts * parts), -(-self.batch_size // parts) * parts})
             raise InputError(
-                f"batch_size={self.batch_size} cannot be split evenly over {self.world} ranks and "
+                f"{self.key}={self.batch_size} cannot be split evenly over {self.world} ranks and "
                 f"accumulate={self.accumulate}; use {' or '.join(map(str, fits))}"
             )
 

@@ -89,7 +89,9 @@ class ContrastiveData(pl.LightningDataModule):
                 f"{self.corpus.path}: no {split} record mentions a concept, so CCR has nothing to learn from; "
                 "import the corpus with concepts"
             )
-        plan = BatchPlan(len(records), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle)
+        plan = BatchPlan(
+            len(records), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle, "ccr.fit.batch_size"
+        )
         return planned_loader(plan, self.trainer.global_rank, lambda draw: self._batch(records, draw))
 
     def _batch(self, records: np.ndarray, draw: Draw) -> PairBatch:

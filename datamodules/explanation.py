@@ -26,7 +26,15 @@ class ExplanationData(pl.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int, accumulate: int, shuffle: bool) -> DataLoader:
         corpus, records = self.builder.corpus, self.builder.corpus.rows(split)
-        plan = BatchPlan(len(records), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle)
+        plan = BatchPlan(
+            len(records),
+            batch_size,
+            self.trainer.world_size,
+            accumulate,
+            self.seed,
+            shuffle,
+            "explanation.fit.batch_size",
+        )
 
         def build(draw: Draw) -> PromptBatch:
             chosen = records[draw.rows_B].tolist()

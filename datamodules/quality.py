@@ -170,7 +170,8 @@ class QualityData(pl.LightningDataModule):
 
     def _loader(self, valid: bool, batch_size: int, accumulate: int) -> DataLoader:
         rows = np.array([row for row in range(len(self.texts)) if (row % 10 == 9) == valid])
-        plan = BatchPlan(len(rows), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle=not valid)
+        world = self.trainer.world_size
+        plan = BatchPlan(len(rows), batch_size, world, accumulate, self.seed, not valid, "hqar.fit.batch_size")
 
         def build(draw: Draw) -> QualityBatch:
             chosen = rows[draw.rows_B]

@@ -42,7 +42,9 @@ class RatingData(pl.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int, accumulate: int, shuffle: bool) -> DataLoader:
         records = self.corpus.rows(split)
-        plan = BatchPlan(len(records), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle)
+        plan = BatchPlan(
+            len(records), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle, "rating.fit.batch_size"
+        )
 
         def build(draw: Draw) -> RatingBatch:
             return rating_batch(self.corpus, records[draw.rows_B], draw, records[draw.step_rows])

@@ -22,7 +22,8 @@ class RolloutPrompts:
         wanted = np.arange(first, first + self.batch_size)
         orders = {epoch: plan.order(epoch) for epoch in set((wanted // len(self._train)).tolist())}
         rows = np.array([orders[i // len(self._train)][i % len(self._train)] for i in wanted.tolist()])
-        draw = BatchPlan(self.batch_size, self.batch_size, world, shuffle=False).draw(0, 0, rank)
+        plan = BatchPlan(self.batch_size, self.batch_size, world, shuffle=False, key="ppo.rollout_batch_size")
+        draw = plan.draw(0, 0, rank)
         return self._train[rows[draw.rows_B]].tolist(), draw.weight_B
 
     def held_out(self, count: int) -> np.ndarray:

@@ -15,9 +15,9 @@ import transformers
 from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
 from datamodules.graph import build_graph
+from datamodules.predictions import predictions
 from datamodules.prompts import PromptBuilder
 from launch.config import command, load
-from launch.result import predictions
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
 from lightning_modules.rating import infer_evidence, load_rating_model

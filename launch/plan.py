@@ -83,15 +83,15 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     discriminator = blocks + vocabulary * width
     copy = 1 if config.explanation.lora.rank else 2  # with adapters the reference is a second adapter
     return [
-        StagePlan("rating", *trainable_and_total(rating), _steps(train, config.rating.fit, ranks)),
+        StagePlan("rating", *trainable_and_total(rating), _steps("rating", train, config.rating.fit, ranks)),
         StagePlan(
             "explanation",
             language[0] + soft_size,
             language[1] + soft_size,
-            _steps(train, config.explanation.fit, ranks),
+            _steps("explanation", train, config.explanation.fit, ranks),
         ),
-        StagePlan("ccr", *trainable_and_total(encoder), _steps(train, config.ccr.fit, ranks)),
-        StagePlan("hqar", discriminator, discriminator, _steps(train, config.hqar.fit, ranks)),
+        StagePlan("ccr", *trainable_and_total(encoder), _steps("ccr", train, config.ccr.fit, ranks)),
+        StagePlan("hqar", discriminator, discriminator, _steps("hqar", train, config.hqar.fit, ranks)),
         StagePlan("ppo", language[0] + width + 1, copy * (language[1] + soft_size), _ppo_steps(config, ranks)),
     ]
 
@@ -104,13 +104,14 @@ def _corpus(config: TrainConfig) -> Corpus:
         return write_embedded(data.embedded_users, data.embedded_items, config.seed, Path(folder) / "data")
 
 
-def _steps(records: int, fit: FitConfig, ranks: int) -> int:
-    return BatchPlan(records, fit.batch_size, ranks, fit.accumulate).optimizer_steps * fit.epochs
+def _steps(stage: str, records: int, fit: FitConfig, ranks: int) -> int:
+    plan = BatchPlan(records, fit.batch_size, ranks, fit.accumulate, key=f"{stage}.fit.batch_size")
+    return plan.optimizer_steps * fit.epochs
 
 
 def _ppo_steps(config: TrainConfig, ranks: int) -> int:
     ppo = config.ppo
-    plan = BatchPlan(ppo.rollout_batch_size, ppo.mini_batch_size, ranks, ppo.accumulate)
+    plan = BatchPlan(ppo.rollout_batch_size, ppo.mini_batch_size, ranks, ppo.accumulate, key="ppo.mini_batch_size")
     return plan.optimizer_steps * ppo.epochs * ppo.iterations
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.corpus import Corpus
-from datamodules.evidence import Evidence, describe
 from datamodules.importers.embedded import load_truth
+from datamodules.predictions import predictions
 from launch.evaluate import train_knowledge
 from launch.report import write_report
 from launch.stages import Run, write_jsonl
@@ -48,33 +48,6 @@ def result(run: Run) -> None:
         print(examples(systems, run.config.result.examples, run.config.seed))
         log.info("wrote %s, %s and %s", path / "predictions.jsonl", path / "metrics.json", report)
     barrier()
-
-
-def predictions(corpus: Corpus, evidence: Evidence, texts: dict[int, str]) -> list[dict]:
-    """Prediction records (DESIGN's contract) for explained records, in the order of their ids."""
-    rows = []
-    for record, text in sorted(texts.items()):
-        user, item = int(corpus.user_R[record]), int(corpus.item_R[record])
-        rows.append(
-            {
-                "record": record,
-                "user": corpus.users[user],
-                "item": corpus.items[item],
-                "user_index": user,
-                "item_index": item,
-                "rating": _known(corpus.rating_R[record]),
-                "predicted_rating": round(float(evidence.predicted_R[record]), 4),
-                "explanation": text,
-                "reference": corpus.explanations[record],
-                "gold_concepts": [corpus.concepts[mention.concept] for mention in corpus.mentions[record]],
-                "concepts": [describe(c, user, item, corpus) for c in evidence.candidates(record)],
-            }
-        )
-    return rows
-
-
-def _known(rating: float) -> float | None:
-    return None if np.isnan(rating) else round(float(rating), 4)
 
 
 def frequent_sentences(corpus: Corpus, records: np.ndarray) -> dict[int, str]:

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -78,7 +77,11 @@ def full_state(module: nn.Module, keep: Callable[[str], bool] = lambda name: Tru
 
 def _whole(parameters: list) -> contextlib.AbstractContextManager:
     sharded = [p for p in parameters if hasattr(p, "ds_id")]
-    return deepspeed.zero.GatheredParameters(sharded) if sharded else contextlib.nullcontext()
+    if not sharded:
+        return contextlib.nullcontext()
+    import deepspeed  # late: at import it chooses an accelerator, which launch.engine sets
+
+    return deepspeed.zero.GatheredParameters(sharded)
 
 
 @contextlib.contextmanager
@@ -93,7 +96,7 @@ def unsharded(engine: Any, module: nn.Module) -> Iterator[None]:
         yield
         return
     offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
-    with deepspeed.zero.GatheredParameters(parameters):
+    with _whole(parameters):
         offload._remove_module_hooks()
         try:
             yield

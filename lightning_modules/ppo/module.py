@@ -87,9 +87,8 @@ class PPOModule(pl.LightningModule):
             figures |= self.adversary.update(rollout, self.current_epoch)
         self._figures_of_rollout = {f"ppo/{name}": value for name, value in figures.items()}
         rank, ranks = world()
-        plan = BatchPlan(
-            len(rollout), self.config.mini_batch_size, ranks, self.config.accumulate, self.seed + 1 + self.current_epoch
-        )
+        seed, size = self.seed + 1 + self.current_epoch, self.config.mini_batch_size
+        plan = BatchPlan(len(rollout), size, ranks, self.config.accumulate, seed, key="ppo.mini_batch_size")
         yield from mini_batches(
             rollout, advantage_BT, return_BT, plan, self.config.epochs, rank, self.prompts.with_responses
         )
