@@ -35,7 +35,7 @@ class HeldOutEvaluation(pl.Callback):
         self.max_drop = max_distinct_2_drop
         self.matcher = PhraseMatcher(knowledge.concepts)
         self.history: list[dict[str, float]] = []
-        self.best = float("-inf")
+        self.kept: dict[str, float] = {"score": float("-inf")}
         self._spread: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -71,9 +71,9 @@ class HeldOutEvaluation(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"ppo/valid/{k}": v for k, v in figures.items()}, step=trainer.global_step)
         diverse = figures["distinct_2"] >= (1 - self.max_drop) * first["distinct_2"]
-        kept = diverse and figures["score"] > self.best
+        kept = diverse and figures["score"] > self.kept["score"]
         if kept:
-            self.best = figures["score"]
+            self.kept = figures | {"iteration": iteration}
             self.folder.mkdir(parents=True, exist_ok=True)
             module.export(self.folder)  # type: ignore[operator]
         shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("ccr", "hqar", "cmr", "distinct_2", "score"))

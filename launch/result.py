@@ -3,7 +3,6 @@
 import json
 import logging
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
@@ -25,20 +24,19 @@ FREQUENT, BIAS = "item's most frequent sentence", "user+item bias"
 
 
 def result(run: Run) -> None:
-    """Explains the test split with the backbone and the tuned model, and judges both."""
+    """Explains the test split with the backbone and, if PPO is finished, the tuned model, and judges them."""
     test = run.corpus.rows("test")
     backbone = run.generate(run.folder.need("explanation", "result"), test, "explanation")
-    tuned = run.generate(run.folder.need("ppo", "result"), test, "ppo")
+    texts = {BACKBONE: backbone}
+    if run.folder.done("ppo"):
+        texts[TUNED] = run.generate(run.folder.export("ppo"), test, "ppo")
     if world()[0] == 0:
         evidence = run.evidence("result")
-        systems = {
-            BACKBONE: predictions(run.corpus, evidence, backbone),
-            TUNED: predictions(run.corpus, evidence, tuned),
-            FREQUENT: predictions(run.corpus, evidence, frequent_sentences(run.corpus, test)),
-        }
+        texts[FREQUENT] = frequent_sentences(run.corpus, test)
+        systems = {name: predictions(run.corpus, evidence, found) for name, found in texts.items()}
         path = run.folder.path
         write_jsonl(run.folder.stage("explanation") / "predictions.jsonl", systems[BACKBONE])
-        write_jsonl(path / "predictions.jsonl", systems[TUNED])
+        write_jsonl(path / "predictions.jsonl", systems[TUNED if TUNED in systems else BACKBONE])
         scores = judge(run, systems)
         (path / "metrics.json").write_text(json.dumps(scores, indent=1) + "\n")
         report = write_report(path)
@@ -111,22 +109,17 @@ def driver_lines(drivers: dict[str, dict[str, float]]) -> list[str]:
 
 def examples(systems: dict[str, list[dict]], count: int, seed: int) -> str:
     """Some explanations side by side, drawn by seed."""
-    total = len(systems[TUNED])
-    chosen = np.random.Generator(np.random.Philox(key=[seed, 5])).permutation(total)[:count]
+    rows = systems[BACKBONE]
+    chosen = np.random.Generator(np.random.Philox(key=[seed, 5])).permutation(len(rows))[:count]
     lines = []
     for i in sorted(chosen.tolist()):
-        row = systems[TUNED][i]
+        row = rows[i]
         lines += [
             "",
             f"user {row['user']}, item {row['item']}: rated {row['rating']:g}, predicted {row['predicted_rating']:.2f}",
             f"  candidates  {', '.join(concept['concept'] for concept in row['concepts'])}",
             f"  written     {row['reference']}",
-            f"  {BACKBONE:<11} {systems[BACKBONE][i]['explanation']}",
-            f"  {TUNED:<11} {row['explanation']}",
         ]
+        told = [name for name in (BACKBONE, TUNED) if name in systems]
+        lines += [f"  {name:<11} {systems[name][i]['explanation']}" for name in told]
     return "\n".join(lines)
-
-
-def read_metrics(path: Path) -> dict:
-    """The metrics.json of a run."""
-    return json.loads((path / "metrics.json").read_text())

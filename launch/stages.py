@@ -312,7 +312,7 @@ def ppo(run: Run) -> dict:
     run.announce("ppo", module)
     trainer.fit(module)
     run.close(trainer)
-    return {"held_out": held_out.history}
+    return {"held_out_before": held_out.history[0], "held_out_kept": held_out.kept}
 
 
 TRAINED: dict[str, Callable[[Run], dict]] = {

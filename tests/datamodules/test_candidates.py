@@ -177,9 +177,7 @@ def test_the_item_itself_is_no_way_to_its_own_concepts():
 
 
 def test_the_best_of_several_ways_counts():
-    finder = hand_graph(
-        praised_in=[(6, 1, 0.5), (6, 2, 0.25), (6, 3, 0.5)], rated_high_by=[(2, 0, 0.5), (3, 0, 0.5)]
-    )
+    finder = hand_graph(praised_in=[(6, 1, 0.5), (6, 2, 0.25), (6, 3, 0.5)], rated_high_by=[(2, 0, 0.5), (3, 0, 0.5)])
     assert finder.find(0, 1, 1, 1) == [Candidate(6, 1, 0.125, VIA_ITEM, 3)]
 
 

@@ -142,11 +142,11 @@ def test_special_tokens_written_in_explanations_concepts_and_instruction_stay_te
 
 
 def test_concepts_are_cut_whole_at_the_limit(build, tokenizer):
-    fixed = len(ids_of(tokenizer, "explain :")) + 3 + 1
+    fixed = len(ids_of(tokenizer, "explain the rating :")) + 3 + 1
     first = len(ids_of(tokenizer, "sound"))
     second = len(ids_of(tokenizer, ",")) + len(ids_of(tokenizer, "battery life"))
     lengths = {
-        limit: len(build(instruction="explain :", max_prompt_tokens=limit).prompt(0)[0])
+        limit: len(build(instruction="explain the rating :", max_prompt_tokens=limit).prompt(0)[0])
         for limit in range(fixed + first, fixed + first + second + 1)
     }
     assert lengths.pop(fixed + first + second) == fixed + first + second
@@ -226,9 +226,7 @@ def llama(vocabulary):
 
 
 def logits_of(explainer, batch):
-    prompt_BPW = explainer.embed_prompt(
-        batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B
-    )
+    prompt_BPW = explainer.embed_prompt(batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B)
     return explainer(prompt_BPW, batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT).logits
 
 

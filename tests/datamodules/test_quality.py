@@ -84,7 +84,9 @@ def test_each_filter_takes_out_what_it_should_and_is_counted(tmp_path):
 
 
 def test_bounds_of_length_and_concepts_belong_to_what_is_kept(tmp_path):
-    rows = [(" ".join(f"w{row}x{i}" for i in range(row + 1)), 5, [("sound", 1)] * (row > 1), "train") for row in range(6)]
+    rows = [
+        (" ".join(f"w{row}x{i}" for i in range(row + 1)), 5, [("sound", 1)] * (row > 1), "train") for row in range(6)
+    ]
     corpus = corpus_of(tmp_path, rows)
     config = HighQualityConfig(**EVERYTHING | {"min_words": 2, "max_words": 4})
     assert select_high_quality(corpus, config)[0].tolist() == [1, 2, 3]
@@ -161,6 +163,19 @@ def test_a_bad_line_is_told_by_file_and_number(tmp_path, line):
     file.write_text('{"explanation": "fine"}\n' + line + "\n")
     with pytest.raises(InputError, match=r"gold\.jsonl:2: expected .*explanation"):
         read_high_quality(str(file))
+
+
+def test_only_a_newline_ends_a_line(tmp_path):
+    """JSON may hold other line separators unescaped within a text; an editor counts none of them as a line."""
+    file = tmp_path / "gold.jsonl"
+    file.write_text('{"explanation": "warm\u2028sound\x85here"}\n{"explanation": "fine"}\n', encoding="utf-8")
+    assert len(read_high_quality(str(file))) == 2
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_name(tmp_path):
+    (tmp_path / "gold.jsonl").write_bytes(b'{"explanation": "caf\xe9"}\n')
+    with pytest.raises(InputError, match=r"gold\.jsonl"):
+        read_high_quality(str(tmp_path / "gold.jsonl"))
 
 
 def test_an_absent_or_empty_file_is_refused_by_key(tmp_path):

@@ -59,7 +59,12 @@ def torchrun(script: Path, arguments: list[str], ranks: int, timeout: int = 240)
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     return subprocess.run(
-        [*command, str(script), *arguments], env=environment, timeout=timeout, capture_output=True, text=True, check=False
+        [*command, str(script), *arguments],
+        env=environment,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

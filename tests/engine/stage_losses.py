@@ -2,8 +2,8 @@
 
     stage_losses.py BASE OUT key=value ...
 
-With BASE empty the stages follow each other in OUT. Else each stage reads what BASE holds, so that only its own training
-can differ.
+With BASE empty the stages follow each other in OUT. Else each stage reads what BASE holds, so that only its own
+training can differ.
 """
 
 import csv

@@ -1,0 +1,109 @@
+"""Do the parts of LLM2ER-EQR do what they are for? Ablations on the embedded corpus, whose truth is planted.
+
+    python benchmarks/orderings.py [OUT] [SEEDS]          # default runs/orderings 1,2,3
+
+Prints one JSON line: for each seed the figures, and for each ordering in how many seeds it holds. The orderings are
+those of docs/methods.md, A.7.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = [
+    str(ROOT / "configs/llm2er_eqr.yaml"),
+    str(ROOT / "configs/hardware/cpu.yaml"),
+    "data.embedded_users=400",
+    "data.embedded_items=100",
+    "explanation.fit.epochs=8",
+    "ccr.fit.epochs=5",
+    "ppo.iterations=12",
+    "ppo.eval_every=4",
+    "ppo.max_distinct_2_drop=1",
+    "result.resamples=200",
+    "result.examples=0",
+]
+
+
+def train(out: Path, seed: int, name: str, stage: str, *arguments: str) -> Path:
+    """One stage (or all) of a run on two ranks; a finished stage is skipped."""
+    run = out / f"seed-{seed}" / name
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(ROOT / "launch/train.py"), *SHARED, f"seed={seed}", f"run_dir={run}", f"stage={stage}", *arguments]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    return run
+
+
+def figures_of(run: Path) -> dict:
+    """Test metrics of a run, its planted-truth figures, and what PPO's held-out evaluation kept."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    found = {"drivers": metrics["drivers"], "systems": metrics["systems"]}
+    marker = run / "ppo" / "export" / "stage.json"
+    return found | (json.loads(marker.read_text())["summary"] if marker.is_file() else {})
+
+
+def train_loss(run: Path, stage: str, column: str) -> float:
+    """Mean of the last tenth of a stage's logged train losses."""
+    lines = (run / stage / "metrics.csv").read_text().splitlines()
+    place = lines[0].split(",").index(column)
+    values = [float(cells[place]) for cells in (line.split(",") for line in lines[1:]) if cells[place]]
+    tail = values[-max(1, len(values) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def one_seed(out: Path, seed: int) -> tuple[dict, dict[str, bool]]:
+    """(figures, which orderings hold) of one seed."""
+    full = train(out, seed, "full", "all")
+    upstream = [f"{stage}.init_from={full}/{stage}" for stage in ("rating", "explanation", "ccr", "hqar")]
+    data = f"data.path={full}/data"
+    runs = {"full": full}
+    for name, key in (("no_ccr", "ppo.lambda_ccr=0"), ("no_hqar", "ppo.lambda_hqar=0")):
+        runs[name] = train(out, seed, name, "ppo", data, key, *upstream)
+        train(out, seed, name, "result", data, key, *upstream)
+    for name, key in (("random", "graph.candidate_source=random"), ("unmasked", "graph.leave_one_out=false")):
+        for stage in ("rating", "explanation", "result"):
+            runs[name] = train(out, seed, name, stage, data, key)
+    found = {name: figures_of(run) for name, run in runs.items()}
+    kept = {name: found[name]["held_out_kept"] for name in ("full", "no_ccr", "no_hqar")}
+    backbone = {name: found[name]["drivers"]["LLM2ER"]["names_a_driver"] for name in ("full", "random", "unmasked")}
+    tuned = {name: found[name]["drivers"]["LLM2ER-EQR"]["names_a_driver"] for name in kept}
+    systems = found["full"]["systems"]
+    masked = {name: train_loss(runs[name], "explanation", "explanation/train/loss") for name in ("full", "unmasked")}
+    rmse = {name: found[name]["systems"]["LLM2ER"]["rmse"] for name in ("full", "unmasked")}
+    figures = {
+        "rmse": {"hgt": rmse["full"], "bias": systems["user+item bias"]["rmse"], "hgt_unmasked": rmse["unmasked"]},
+        "names_a_driver": {"backbone": backbone, "tuned": tuned},
+        "held_out": {name: {key: row[key] for key in ("ccr", "hqar", "cmr")} for name, row in kept.items()},
+        "held_out_before": {key: found["full"]["held_out_before"][key] for key in ("ccr", "hqar", "cmr")},
+        "train_loss": masked,
+    }
+    holds = {
+        "hgt_beats_bias": figures["rmse"]["hgt"] < figures["rmse"]["bias"],
+        "graph_candidates_beat_random": backbone["full"] > backbone["random"],
+        "ppo_names_more_drivers": tuned["full"] > backbone["full"],
+        "without_ccr_concept_match_is_lower": kept["no_ccr"]["ccr"] < kept["full"]["ccr"],
+        "without_hqar_quality_is_lower": kept["no_hqar"]["hqar"] < kept["full"]["hqar"],
+        "without_masking_train_looks_better": masked["unmasked"] < masked["full"],
+        "without_masking_test_is_worse": backbone["unmasked"] < backbone["full"],
+    }
+    return figures, holds
+
+
+def main() -> None:
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/orderings").resolve()
+    seeds = [int(seed) for seed in (sys.argv[2] if len(sys.argv) > 2 else "1,2,3").split(",")]
+    results = {seed: one_seed(out, seed) for seed in seeds}
+    holds = {name: sum(held[name] for _, held in results.values()) for name in next(iter(results.values()))[1]}
+    figures = {seed: found for seed, (found, _) in results.items()}
+    print(json.dumps({"seeds": seeds, "holds_in": holds, "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()

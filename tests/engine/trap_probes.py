@@ -1,0 +1,181 @@
+"""Small runs that look at one thing each; started by torchrun: trap_probes.py NAME OUT key=value ..."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file
+
+from launch import stages
+from launch.config import load
+from launch.engine import start
+from launch.schema import TrainConfig
+from launch.stages import Run
+from lightning_modules.collectives import full_state, gather_objects, world
+from lightning_modules.explanation import ExplanationModule
+from lightning_modules.ppo.module import PPOModule
+from models import generation
+from models.explainer import load_explainer, new_explainer
+from models.language_model import LoraConfig, load_tokenizer
+
+
+class Figures(pl.Callback):
+    """Keeps what PPO logged of the first update of each iteration."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.dtypes: set[str] = set()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: PPOModule, batch: object, index: int) -> None:
+        self.dtypes.add(str(batch.old_log_prob_MT.dtype))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: PPOModule) -> None:
+        names = {
+            "ratio": "first/ratio",
+            "approx_kl": "first/approx_kl",
+            "clip_fraction": "first/clip_fraction",
+            "kl": "kl",
+        }
+        self.rows.append({name: float(trainer.callback_metrics[f"ppo/{key}"]) for name, key in names.items()})
+
+
+def watched_ppo(run: Run) -> tuple[Figures, list[int], PPOModule]:
+    """Runs the PPO stage and returns what was seen: figures, iterations sampled, the module."""
+    figures, iterations, modules = Figures(), [], []
+    make, sample = stages.make_trainer, PPOModule.rollout
+
+    def with_figures(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN202, ANN003
+        return make(zero, hardware, folder, logger, [*callbacks, figures], **options)
+
+    def counted(module: PPOModule, iteration: int):  # noqa: ANN202
+        modules[:] = [module]
+        iterations.append(iteration)
+        return sample(module, iteration)
+
+    stages.make_trainer, PPOModule.rollout = with_figures, counted
+    run.folder.finish("ppo", stages.ppo(run))
+    return figures, iterations, modules[0]
+
+
+def first_update(run: Run) -> dict:
+    figures, _, _ = watched_ppo(run)
+    return figures.rows[0] | {"old_log_prob_dtype": figures.dtypes.pop()}
+
+
+def on_policy(run: Run) -> dict:
+    figures, iterations, _ = watched_ppo(run)
+    return {"iterations": iterations, "ratios": [row["ratio"] for row in figures.rows]}
+
+
+def explanation_module(run: Run, lora: LoraConfig, folder: str = "") -> tuple[ExplanationModule, object]:
+    """A module on the created base model (or a finished export), and its tokenizer."""
+    pl.seed_everything(1, verbose=False)
+    config = run.config.explanation
+    evidence = run.evidence("explanation")
+    name = folder or str(run.folder.stage("explanation") / "base")
+    tokenizer = load_tokenizer(name + "/lm" if folder else name)
+    explainer = load_explainer(Path(folder)) if folder else new_explainer(name, evidence.users_FND.shape[-1], lora)
+    module = ExplanationModule(config, explainer, tokenizer)
+    module.max_new_tokens = run.config.prompt.max_new_tokens
+    return module, tokenizer
+
+
+def batch_loss(run: Run, module: ExplanationModule, tokenizer: object) -> float:
+    """Loss of the validation prompts, off the engine."""
+    builder = run.builder("explanation", tokenizer)
+    records = run.corpus.rows("valid").tolist()
+    batch = builder.batch(records, [run.corpus.explanations[record] for record in records])
+    with torch.no_grad():
+        module.eval()
+        loss_BT = module.losses(batch)
+    return float((loss_BT.sum(1) / batch.response_mask_BT.sum(1)).mean())
+
+
+def adapters(run: Run) -> dict:
+    trained = stages.explanation(run)["valid_loss"]  # as the engine measured it when it exported
+    export = run.folder.export("explanation")
+    plain, tokenizer = explanation_module(run, LoraConfig())
+    fresh, _ = explanation_module(run, run.config.explanation.lora)
+    reloaded, reloaded_tokenizer = explanation_module(run, run.config.explanation.lora, str(export))
+    weights = load_file(export / "lm" / "adapter_model.safetensors")
+    return {
+        "first_loss": batch_loss(run, fresh, tokenizer),
+        "first_loss_without_adapters": batch_loss(run, plain, tokenizer),
+        "empty_tensors": [name for name, value in weights.items() if value.numel() == 0],
+        "reloaded_loss": batch_loss(run, reloaded, reloaded_tokenizer),
+        "trained_loss": trained,
+    }
+
+
+def adapter_ppo(run: Run) -> dict:
+    run.folder.finish("explanation", stages.explanation(run))
+    figures, _, module = watched_ppo(run)
+    before = load_file(run.folder.export("explanation") / "lm" / "adapter_model.safetensors")
+    lm = full_state(module.policy.lm)
+    if world()[0] != 0:
+        return {}
+    kept = {name: lm[name.replace(".weight", ".reference.weight")] for name in before}
+    tuned = {name: lm[name.replace(".weight", ".default.weight")] for name in before}
+    return figures.rows[0] | {
+        "reference_changed": any(not torch.equal(kept[name], before[name]) for name in before),
+        "policy_changed": any(not torch.equal(tuned[name], before[name]) for name in before),
+    }
+
+
+def first_loss(run: Run) -> dict:
+    seen: list[float] = []
+    step = ExplanationModule.training_step
+
+    def watched(module: ExplanationModule, batch: object, index: int) -> torch.Tensor:
+        loss = step(module, batch, index)
+        seen.append(float(loss.detach()))
+        return loss
+
+    ExplanationModule.training_step = watched
+    stages.explanation(run)
+    tokenizer = load_tokenizer(str(run.folder.export("explanation") / "lm"))
+    return {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer))}
+
+
+def uneven_generation(run: Run) -> dict:
+    """Rank 0 is made to stop at once, rank 1 at the limit, under ZeRO-3 with one generation a rank."""
+    export = run.folder.export("explanation")
+    records = run.corpus.rows("test")
+    reference, tokenizer = explanation_module(run, LoraConfig(), str(export))
+    builder = run.builder("explanation", tokenizer)
+    batch = builder.batch(records.tolist(), None)
+    parts = (batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B)
+    with torch.no_grad():
+        prompt_BPW = reference.explainer.eval().embed_prompt(*parts)
+    limit, end, fill = run.config.prompt.max_new_tokens, tokenizer.eos_token_id, tokenizer.pad_token_id
+    ids_BT, _ = generation.generate(reference.explainer.lm, prompt_BPW, batch.prompt_mask_BP, end, fill, limit, None)
+    decoded = tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
+    texts_unsharded = {str(r): " ".join(t.split()) for r, t in zip(records.tolist(), decoded, strict=True)}
+    texts = {str(r): t for r, t in run.generate(export, records, "explanation").items()}
+    steps, choose = [], generation.choose
+
+    def scripted(logits_BV: torch.Tensor, uniform_B: torch.Tensor | None) -> torch.Tensor:
+        steps.append(1)
+        stop = world()[0] == 0 and len(steps) == 3
+        return torch.full((len(logits_BV),), end if stop else 7)
+
+    generation.choose = scripted
+    run.generate(export, records, "explanation")
+    generation.choose = choose
+    return {"lengths": gather_objects(len(steps)), "texts": texts, "texts_unsharded": texts_unsharded}
+
+
+def main() -> None:
+    name, out, *arguments = sys.argv[1:]
+    config, _ = load(TrainConfig, arguments)
+    start(config.hardware)
+    found = globals()[name](Run(config))
+    if world()[0] == 0:
+        Path(out).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
