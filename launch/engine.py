@@ -48,8 +48,6 @@ class HardwareConfig:
             raise InputError(f"hardware.accelerator={self.accelerator}: use auto, cpu or gpu")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"hardware.precision={self.precision}: use fp32 or bf16")
-        if self.accelerator == "gpu" and not torch.cuda.is_available():
-            raise InputError("hardware.accelerator=gpu, but torch sees no CUDA device; use hardware.accelerator=cpu")
 
 
 class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
@@ -85,6 +83,8 @@ def use_cpu(hardware: HardwareConfig) -> bool:
 
 def start(hardware: HardwareConfig) -> None:
     """Joins the process group and sets what must be set before any network exists."""
+    if hardware.accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("hardware.accelerator=gpu, but torch sees no CUDA device; use hardware.accelerator=cpu")
     cpu = use_cpu(hardware)
     if cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
