@@ -12,8 +12,8 @@ log = logging.getLogger("llm2er")
 class Throughput(pl.Callback):
     """Logs `<stage>/records_per_second` an epoch; where there is no terminal for a bar, prints a line an epoch."""
 
-    def __init__(self, stage: str, records_an_epoch: int) -> None:
-        self.stage, self.records = stage, records_an_epoch
+    def __init__(self, stage: str, records_a_batch: float) -> None:
+        self.stage, self.records = stage, records_a_batch  # of a micro-batch, over all ranks
         self._begin = self._epoch_begin = self._said = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -27,7 +27,7 @@ class Throughput(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Logs the rate and, at most every five seconds, says how far it is."""
         now = time.monotonic()
-        rate = self.records / max(now - self._epoch_begin, 1e-9)
+        rate = self.records * trainer.num_training_batches / max(now - self._epoch_begin, 1e-9)
         module.log(f"{self.stage}/records_per_second", rate, rank_zero_only=True)
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         if not sys.stderr.isatty() and (now - self._said > 5 or done == total):

@@ -126,12 +126,12 @@ def read_high_quality(path: str) -> list[str]:
     texts = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         try:
-            text = str(json.loads(line)["explanation"]).strip()
+            text = json.loads(line)["explanation"]
         except (ValueError, KeyError, TypeError):
-            text = ""
-        if not text:
+            text = None
+        if not isinstance(text, str) or not text.strip():
             raise InputError(f'{path}:{number}: expected {{"explanation": "..."}} with a text; mend or remove the line')
-        texts.append(text)
+        texts.append(text.strip())
     if not texts:
         raise InputError(f"hqar.high_quality.file={path}: the file is empty")
     return texts

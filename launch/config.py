@@ -7,6 +7,7 @@ interpolation is refused: it could read the environment, and with it secrets, in
 
 import dataclasses
 import difflib
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -196,7 +197,8 @@ def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
 
 
 def fail(error: InputError) -> typing.NoReturn:
-    """Prints a user's mistake and exits with status 2."""
+    """Prints a user's mistake, once a machine, and exits with status 2."""
     lines = str(error).splitlines()
-    print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
     raise SystemExit(2)

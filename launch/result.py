@@ -11,6 +11,7 @@ from datamodules.importers.embedded import load_truth
 from datamodules.predictions import predictions
 from launch.evaluate import train_knowledge
 from launch.report import write_report
+from launch.report_folder import BACKBONE, FULL
 from launch.stages import Run, write_jsonl
 from lightning_modules.collectives import barrier, world
 from metrics.phrases import PhraseMatcher
@@ -19,7 +20,6 @@ from metrics.suite import evaluate, format_table
 
 log = logging.getLogger("llm2er")
 
-BACKBONE, TUNED = "LLM2ER", "LLM2ER-EQR"
 FREQUENT, BIAS = "item's most frequent sentence", "user+item bias"
 
 
@@ -29,14 +29,14 @@ def result(run: Run) -> None:
     backbone = run.generate(run.folder.need("explanation", "result"), test, "explanation")
     texts = {BACKBONE: backbone}
     if run.folder.done("ppo"):
-        texts[TUNED] = run.generate(run.folder.export("ppo"), test, "ppo")
+        texts[FULL] = run.generate(run.folder.export("ppo"), test, "ppo")
     if world()[0] == 0:
         evidence = run.evidence("result")
         texts[FREQUENT] = frequent_sentences(run.corpus, test)
         systems = {name: predictions(run.corpus, evidence, found) for name, found in texts.items()}
         path = run.folder.path
         write_jsonl(run.folder.stage("explanation") / "predictions.jsonl", systems[BACKBONE])
-        write_jsonl(path / "predictions.jsonl", systems[TUNED if TUNED in systems else BACKBONE])
+        write_jsonl(path / "predictions.jsonl", systems[FULL if FULL in systems else BACKBONE])
         scores = judge(run, systems)
         (path / "metrics.json").write_text(json.dumps(scores, indent=1) + "\n")
         report = write_report(path)
@@ -120,6 +120,6 @@ def examples(systems: dict[str, list[dict]], count: int, seed: int) -> str:
             f"  candidates  {', '.join(concept['concept'] for concept in row['concepts'])}",
             f"  written     {row['reference']}",
         ]
-        told = [name for name in (BACKBONE, TUNED) if name in systems]
+        told = [name for name in (BACKBONE, FULL) if name in systems]
         lines += [f"  {name:<11} {systems[name][i]['explanation']}" for name in told]
     return "\n".join(lines)

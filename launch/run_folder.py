@@ -47,6 +47,8 @@ class RunFolder:
                     f"run_dir={self.path}: cannot be created ({error.strerror}); choose another"
                 ) from error
             tree = flatten(self.config)
+            if tree["data.path"]:
+                tree["data.path"] = str(Path(tree["data.path"]).resolve())  # readable from any folder
             (self.path / "config.yaml").write_text(yaml.safe_dump(_nested(tree), sort_keys=False))
             versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
             (self.path / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
@@ -103,6 +105,7 @@ class RunFolder:
 
     def _relevant(self, name: str) -> dict[str, Any]:
         chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(DEPENDS[name])}
+        chosen.pop("data.path")  # a corpus may be moved; its checksum says whether it is the same
         return chosen | {"checksum of the corpus": self.corpus}
 
 

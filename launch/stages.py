@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from transformers import PreTrainedTokenizerBase
@@ -117,7 +118,7 @@ class Run:
         best = ExportBest(monitor, mode, self.folder.export(stage))
         callbacks = [
             StopOnNonFinite(),
-            Throughput(stage, len(self.corpus.rows("train"))),
+            Throughput(stage, fit.batch_size / fit.accumulate),
             EarlyStopping(monitor, mode=mode, patience=fit.patience),
             best,
         ]
@@ -131,6 +132,7 @@ class Run:
             gradient_clip_val=fit.clip or None,
         )
         self.announce(stage, module)
+        torch.manual_seed(self.config.seed + 1 + world()[0])  # weights are made; dropout differs between ranks
         trainer.fit(module, datamodule=data)
         self.close(trainer)
         return float(best.best or 0.0)
@@ -301,7 +303,7 @@ def ppo(run: Run) -> dict:
         "ppo",
         [
             StopOnNonFinite(),
-            Throughput("ppo", config.ppo.rollout_batch_size),
+            Throughput("ppo", config.ppo.mini_batch_size / config.ppo.accumulate / config.ppo.epochs),
             PPOGuards(config.ppo.guards),
             held_out,
         ],

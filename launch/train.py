@@ -37,8 +37,9 @@ def main(config: TrainConfig) -> None:
     run = Run(config)
     say_what_is_read(run)
     wanted = [name for name in TRAINED if config.stage in ("all", name)]
+    finished = {name for name in wanted if run.folder.done(name)}  # a stale stage is told before any is trained
     for name in wanted:
-        if run.folder.done(name):
+        if name in finished:
             log.info("%s: already finished in %s, skipped", name, run.folder.export(name))
             continue
         began = time.monotonic()

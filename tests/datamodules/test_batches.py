@@ -1,4 +1,4 @@
-"""Dealing records to ranks and micro-batches: the loss of a step is the mean over its global batch, however it is cut."""
+"""Dealing records to ranks and micro-batches: a step's loss is the mean over its global batch, however it is cut."""
 
 import itertools
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TINY, torchrun
+from running import TINY, torchrun
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "launch" / "train.py"
-SECRET = "canary-5f2c9a"
+CANARY = "canary-5f2c9a"
 
 
 def command(script: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
@@ -33,7 +33,7 @@ def command(script: str, *arguments: str, cwd: Path | None = None) -> subprocess
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A tiny run of everything with W&B offline and a secret in the environment: (folder, what was printed)."""
     folder = tmp_path_factory.mktemp("run") / "mine"
-    os.environ["WANDB_API_KEY"] = SECRET
+    os.environ["WANDB_API_KEY"] = CANARY
     try:
         done = torchrun(TRAIN, [*TINY, f"run_dir={folder}", "logger=wandb"], ranks=2)
     finally:
@@ -186,4 +186,4 @@ def test_wandb_offline_holds_every_stage_and_no_secret(finished: tuple[Path, str
     ):
         assert name in logged
     for path in folder.rglob("*"):
-        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path

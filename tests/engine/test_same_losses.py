@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import losses_of
+from running import losses_of
 
 STAGES = ("rating", "explanation", "ccr", "hqar", "ppo")
 

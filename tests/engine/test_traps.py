@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import HERE, TINY, losses_of, torchrun
+from running import HERE, TINY, losses_of, torchrun
 from test_same_losses import assert_same
 
 LORA = ["explanation.lora.rank=4", "explanation.lora.dropout=0"]

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from models.explainer import (
@@ -193,11 +194,10 @@ def test_adapters_are_saved_alone_and_read_back_on_their_base(tokenizer, tmp_pat
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter)
     state = {
-        name: value
-        for name, value in explainer.state_dict().items()
-        if "lora_" in name or not name.startswith("lm.")
+        name: value for name, value in explainer.state_dict().items() if "lora_" in name or not name.startswith("lm.")
     }
-    save_explainer(tmp_path / "tuned", state, explainer, tokenizer) if (tmp_path / "tuned").mkdir() is None else None
+    (tmp_path / "tuned").mkdir()
+    save_explainer(tmp_path / "tuned", state, explainer, tokenizer)
     saved = tmp_path / "tuned" / "lm"
     assert json.loads((saved / "adapter_config.json").read_text())["r"] == 2
     assert not (saved / "model.safetensors").exists()
@@ -209,8 +209,6 @@ def test_adapters_are_saved_alone_and_read_back_on_their_base(tokenizer, tmp_pat
 
 
 def test_weights_of_another_model_are_refused(explainer, tokenizer, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     save_explainer(tmp_path, explainer.state_dict(), explainer, tokenizer)
     file = tmp_path / "connectors.safetensors"
     save_file(load_file(file) | {"something.else": torch.zeros(1)}, file)
@@ -219,8 +217,6 @@ def test_weights_of_another_model_are_refused(explainer, tokenizer, tmp_path):
 
 
 def test_missing_connector_weights_are_refused(explainer, tokenizer, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     save_explainer(tmp_path, explainer.state_dict(), explainer, tokenizer)
     file = tmp_path / "connectors.safetensors"
     state = load_file(file)

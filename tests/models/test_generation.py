@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from models.generation import choose, generate, uniforms
 
-VOCABULARY, END, FILL, LENGTH = 30, 2, 0, 12
+VOCABULARY, END, FILL, LENGTH = 12, 2, 0, 12
 
 
 def gpt2():
@@ -141,8 +141,8 @@ def test_behind_the_end_token_stand_fill_and_mask_zero(lm):
 def test_where_all_rows_have_ended_the_rest_is_fill(lm):
     prompt_BPW, mask_BP = prompts(1)
     first = without_cache(lm, prompt_BPW[0][mask_BP[0].bool()])[0]
-    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, first, 29, LENGTH, None)
-    assert response_BT.tolist() == [[first] + [29] * (LENGTH - 1)]
+    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, first, 11, LENGTH, None)
+    assert response_BT.tolist() == [[first] + [11] * (LENGTH - 1)]
     assert mask_BT.tolist() == [[1] + [0] * (LENGTH - 1)]
 
 
@@ -197,7 +197,7 @@ def test_choices_invert_the_distribution_function():
 
 def test_a_token_of_probability_zero_is_never_chosen():
     logits_V = torch.tensor([-math.inf, 1.0, -math.inf, 1.0, -math.inf])
-    uniform_B = torch.cat([torch.linspace(0, 1 - 1e-9, 501, dtype=torch.float64)])
+    uniform_B = torch.linspace(0, 1 - 1e-9, 501, dtype=torch.float64)
     assert set(choose(logits_V.expand(501, -1), uniform_B).tolist()) == {1, 3}
 
 

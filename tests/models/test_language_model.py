@@ -70,7 +70,9 @@ def test_a_created_model_is_drawn_by_the_seed_and_leaves_the_global_random_state
     for name, seed in (("same", 1), ("other", 2)):
         create_language_model(TEXTS, SMALL, 48, tmp_path / name, seed)
     assert torch.equal(torch.get_rng_state(), before)
-    first, same, other = (load_language_model(str(f)).state_dict() for f in (created, tmp_path / "same", tmp_path / "other"))
+    first, same, other = (
+        load_language_model(str(f)).state_dict() for f in (created, tmp_path / "same", tmp_path / "other")
+    )
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
@@ -244,17 +246,14 @@ def stories(tmp_path_factory):
     as_hugging_face(*read_llama2c(source / "stories260K.bin")).save_pretrained(folder)
     pieces = read_vocabulary(source / "tok512.bin")
     pieces[:3] = ["<unk>", "<s>", "</s>"]
-    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token=pieces[0]))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
+    special = dict(zip(("unk_token", "bos_token", "eos_token"), pieces, strict=False))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     return folder
 
 
-STORY = (
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."  # as published
-)
+STORY = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."  # as published
 
 
 def test_a_real_checkpoint_tells_its_published_story(stories):
@@ -262,9 +261,7 @@ def test_a_real_checkpoint_tells_its_published_story(stories):
     with torch.no_grad():
         prompt_BPW = lm.get_input_embeddings()(torch.tensor([[tokenizer.bos_token_id]]))
     mask_BP = torch.ones(1, 1, dtype=torch.long)
-    response_BT, mask_BT = generate(
-        lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, tokenizer.pad_token_id, 60, None
-    )
+    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, tokenizer.pad_token_id, 60, None)
     text = tokenizer.decode(response_BT[0][mask_BT[0].bool()], skip_special_tokens=True).strip()
     assert text.startswith(STORY)
 
