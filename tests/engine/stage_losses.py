@@ -6,49 +6,52 @@ With BASE empty the stages follow each other in OUT. Else each stage reads what 
 training can differ.
 """
 
-import csv
 import json
 import sys
 from pathlib import Path
 
-import torch.distributed as dist
+import pytorch_lightning as pl
 
+from launch import stages
 from launch.config import load
 from launch.engine import start
 from launch.schema import TrainConfig
 from launch.stages import TRAINED, Run
-
-LOSSES = {
-    "rating": "rating/train/mse",
-    "explanation": "explanation/train/loss",
-    "ccr": "ccr/train/loss",
-    "hqar": "hqar/train/loss",
-    "ppo": "ppo/policy_loss",
-}
+from lightning_modules.collectives import sum_over_ranks, world
 
 
-def step_losses(folder: Path, name: str) -> list[float]:
-    """The logged losses in the order of the steps."""
-    column = LOSSES[name]
-    with (folder / name / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    key = column if any(row.get(column) for row in rows) else column + "_step"
-    return [float(row[key]) for row in rows if row.get(key)]
+class Losses(pl.Callback):
+    """The loss of every micro-batch, mean over ranks: what data parallel training descends."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:  # noqa: ANN001
+        self.values.append(float(sum_over_ranks(outputs["loss"].double()) / world()[1]))
+
+
+def train(name: str, base: str, arguments: list[str]) -> list[float]:
+    """Runs a stage and returns its losses."""
+    given = [f"{stage}.init_from={base}/{stage}" for stage in TRAINED if stage != name] if base else []
+    config, _ = load(TrainConfig, [*arguments, *given])
+    start(config.hardware)
+    losses, make = Losses(), stages.make_trainer
+
+    def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN003, ANN202
+        return make(zero, hardware, folder, logger, [*callbacks, losses], **options)
+
+    stages.make_trainer = watched
+    run = Run(config)
+    run.folder.finish(name, TRAINED[name](run))
+    stages.make_trainer = make
+    return losses.values
 
 
 def main() -> None:
     base, out, *arguments = sys.argv[1:]
-    losses = {}
-    for name in TRAINED:
-        given = [f"{stage}.init_from={base}/{stage}" for stage in TRAINED if stage != name] if base else []
-        config, _ = load(TrainConfig, [*arguments, *given, f"run_dir={out}"])
-        start(config.hardware)
-        run = Run(config)
-        run.folder.finish(name, TRAINED[name](run))
-        if not dist.is_initialized() or dist.get_rank() == 0:
-            losses[name] = step_losses(Path(out), name)
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        (Path(out) / "losses.json").write_text(json.dumps(losses))
+    found = {name: train(name, base, [*arguments, f"run_dir={out}"]) for name in TRAINED}
+    if world()[0] == 0:
+        (Path(out) / "losses.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
