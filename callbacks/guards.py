@@ -52,7 +52,7 @@ class PPOGuards(pl.Callback):
         if self._first_distinct is None:
             self._first_distinct = distinct
         floor = self._first_distinct * (1 - self.config.max_distinct_1_drop)
-        if kl > self.config.max_kl:
+        if not kl <= self.config.max_kl:  # not a number is no KL to go on with either
             self.reason = f"KL to the reference is {kl:.2f}, above ppo.guards.max_kl={self.config.max_kl}"
         elif distinct < floor:
             self.reason = (

@@ -62,7 +62,7 @@ class HeldOutEvaluation(pl.Callback):
             "words": sum(len(text.split()) for text in texts) / len(texts),
         }
         if not self.history:
-            self._spread = {name: max(float(value.std()), 1e-4) for name, value in rewards.items()}
+            self._spread = {name: max(float(value.std(unbiased=False)), 1e-4) for name, value in rewards.items()}
         self.history.append(figures)
         first = self.history[0]
         figures["score"] = sum(

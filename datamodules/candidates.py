@@ -82,7 +82,10 @@ class CandidateFinder:
         node_counts: dict[str, int],
     ) -> None:
         users, items = node_counts["user"], node_counts["item"]
-        self.concepts = node_counts["concept"]
+        # By train frequency, as ids are; behind them those that nobody on this graph mentions: a record that is left
+        # out may be the only one that does.
+        present = {int(c) for (kind, _, _), index in edges.items() if kind == "concept" for c in index[0]}
+        self._frequent = sorted(range(node_counts["concept"]), key=lambda concept: (concept not in present, concept))
         self._of_user = InEdges(edges, attention, "concept", "user", _CONCEPT_TO_USER, users)
         self._of_item = InEdges(edges, attention, "concept", "item", _CONCEPT_TO_ITEM, items)
         self._items_of_user = InEdges(edges, attention, "item", "user", _ITEM_TO_USER, users)
@@ -101,7 +104,7 @@ class CandidateFinder:
         if len(found) < k:
             rows = zip(concept_C, polarity_C, attention_C, strict=True)
             self._take(found, [Candidate(int(c), int(p), float(a), OF_ITEM) for c, p, a in rows], k)
-        for concept in range(self.concepts):  # concept ids are in the order of train frequency
+        for concept in self._frequent:
             if len(found) >= k:
                 break
             found.setdefault(concept, Candidate(concept, sentiment, 0.0, FREQUENT))

@@ -123,17 +123,20 @@ def read_high_quality(path: str) -> list[str]:
     """The texts of a user's file: JSONL with the key `explanation`."""
     if not Path(path).is_file():
         raise InputError(f"hqar.high_quality.file={path}: no such file")
-    texts = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    texts: list[str] = []
+    if not Path(path).read_bytes().strip():
+        raise InputError(f"hqar.high_quality.file={path}: the file is empty")
+    # Only a newline ends a line: text may hold other separators that str.splitlines would cut at.
+    for number, line in enumerate(Path(path).read_bytes().removesuffix(b"\n").split(b"\n"), 1):
         try:
             text = json.loads(line)["explanation"]
         except (ValueError, KeyError, TypeError):
             text = None
         if not isinstance(text, str) or not text.strip():
-            raise InputError(f'{path}:{number}: expected {{"explanation": "..."}} with a text; mend or remove the line')
+            raise InputError(
+                f'{path}:{number}: expected {{"explanation": "..."}} with a text, in UTF-8; mend or remove the line'
+            )
         texts.append(text.strip())
-    if not texts:
-        raise InputError(f"hqar.high_quality.file={path}: the file is empty")
     return texts
 
 
@@ -156,7 +159,13 @@ class QualityData(pl.LightningDataModule):
         self, real: list[list[int]], sampled: list[list[int]], fill: int, batch_size: int, accumulate: int, seed: int
     ) -> None:
         super().__init__()
+        if min(len(real), len(sampled)) < 10:
+            raise InputError(
+                f"hqar: {len(real)} high-quality and {len(sampled)} sampled texts; at least 10 of each are needed: "
+                "loosen hqar.high_quality, or give texts by hqar.high_quality.file"
+            )
         self.texts = real + sampled
+        self._place_R = [*range(len(real)), *range(len(sampled))]
         self.real_R = np.array([1.0] * len(real) + [0.0] * len(sampled), dtype=np.float32)
         self.fill, self.batch_size, self.accumulate, self.seed = fill, batch_size, accumulate, seed
 
@@ -169,7 +178,7 @@ class QualityData(pl.LightningDataModule):
         return self._loader(valid=True, batch_size=self.batch_size, accumulate=1)
 
     def _loader(self, valid: bool, batch_size: int, accumulate: int) -> DataLoader:
-        rows = np.array([row for row in range(len(self.texts)) if (row % 10 == 9) == valid])
+        rows = np.array([row for row, place in enumerate(self._place_R) if (place % 10 == 9) == valid])
         world = self.trainer.world_size
         plan = BatchPlan(len(rows), batch_size, world, accumulate, self.seed, not valid, "hqar.fit.batch_size")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -103,27 +104,29 @@ def _unlock(node: DictConfig) -> None:
 
 
 def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> Iterator[tuple[str, str, Any]]:
-    """Yields (source, key, value) for every value that a YAML file or a key=value argument gives, left to right."""
-    for argument in arguments:
-        if "=" in argument:
-            source, load_tree = "command line", lambda: OmegaConf.from_dotlist([argument])  # noqa: B023
-        elif not Path(argument).is_file():
-            mistakes.append(
-                f"{argument}: no such file (arguments are YAML files, then key=value; --help lists the keys)"
-            )
+    """Yields (source, key, value) of every YAML file, then of every key=value argument, as they stand."""
+    for path in (argument for argument in arguments if "=" not in argument):
+        if not Path(path).is_file():
+            mistakes.append(f"{path}: no such file (arguments are YAML files, then key=value; --help lists the keys)")
             continue
-        else:
-            source, load_tree = argument, lambda: OmegaConf.load(argument)  # noqa: B023
         try:
-            tree = OmegaConf.to_container(load_tree())
+            tree = OmegaConf.to_container(OmegaConf.load(path))
         except Exception as error:  # the YAML parser raises several unrelated types
-            mistakes.append(f"{source}: cannot be read as YAML: {' '.join(str(error).split())}")
+            mistakes.append(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}")
             continue
         if not isinstance(tree, dict):
-            mistakes.append(f"{source}: must hold `key: value` lines")
+            mistakes.append(f"{path}: must hold `key: value` lines")
             continue
         for name, value in _leaves(tree):
-            yield source, name, value
+            yield path, name, value
+    for name, _, text in (argument.partition("=") for argument in arguments if "=" in argument):
+        if name in known and known[name].type is str:
+            yield "command line", name, text  # as typed: YAML would read 007 as a number and `a :` as a mapping
+            continue
+        try:
+            yield "command line", name, yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mistakes.append(f"command line: `{name}`: cannot be read: {' '.join(str(error).split())}")
 
 
 def _node(merged: Any, name: str) -> Any:

@@ -60,6 +60,7 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
     strategy_name = "deepspeed_any_device"
 
     def setup_environment(self) -> None:
+        """As the parent's on CUDA; on CPU all of it but the refusal."""
         if not isinstance(self.accelerator, CPUAccelerator):
             super().setup_environment()
             return

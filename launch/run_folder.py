@@ -17,6 +17,8 @@ from metrics.errors import InputError
 
 PACKAGES = ("torch", "pytorch-lightning", "deepspeed", "torch_geometric", "transformers", "peft", "wandb", "omegaconf")
 
+CHECKSUM = "checksum of the corpus"
+
 # What each stage's product depends on: a change of any of these keys makes a finished stage stale. Hardware, sharding
 # and logging are not among them: a run may go on elsewhere.
 _RATING = ("seed", "data.", "graph.", "rating.")
@@ -75,6 +77,8 @@ class RunFolder:
         if init_from:
             if not marker.is_file():
                 raise InputError(f"{name}.init_from={init_from}: no finished {name} stage there (no export/stage.json)")
+            if json.loads(marker.read_text())["config"][CHECKSUM] != self.corpus:
+                raise InputError(f"{name}.init_from={init_from}: was trained on another corpus; give its data.path")
             return True
         if not marker.is_file():
             return False
@@ -106,7 +110,7 @@ class RunFolder:
     def _relevant(self, name: str) -> dict[str, Any]:
         chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(DEPENDS[name])}
         chosen.pop("data.path")  # a corpus may be moved; its checksum says whether it is the same
-        return chosen | {"checksum of the corpus": self.corpus}
+        return chosen | {CHECKSUM: self.corpus}
 
 
 def _nested(flat: dict[str, Any]) -> dict:

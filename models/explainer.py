@@ -108,9 +108,10 @@ def load_explainer(folder: Path) -> Explainer:
     """Reads what `save_explainer` wrote."""
     node_width = json.loads((folder / "explainer.json").read_text())["node_width"]
     explainer = Explainer(load_language_model(str(folder / "lm")), node_width)
-    missing = explainer.load_state_dict(load_file(folder / "connectors.safetensors"), strict=False)
-    if missing.unexpected_keys:
-        raise RuntimeError(f"{folder}: weights of another model: {missing.unexpected_keys}")
+    keys = explainer.load_state_dict(load_file(folder / "connectors.safetensors"), strict=False)
+    missing = [name for name in keys.missing_keys if not name.startswith("lm.")]
+    if missing or keys.unexpected_keys:
+        raise RuntimeError(f"{folder}: weights of another model: lacks {missing}, has {keys.unexpected_keys}")
     return explainer
 
 

@@ -40,7 +40,7 @@ class ReadableHGTConv(HGTConv):
 
     attention_EH: Tensor
 
-    def message(  # the same computation as the parent's, which returns no attention
+    def message(
         self,
         k_j: Tensor,
         q_i: Tensor,
@@ -50,6 +50,7 @@ class ReadableHGTConv(HGTConv):
         ptr: Optional[Tensor],  # noqa: UP045 - PyG inspects this signature and cannot read `X | None`
         size_i: Optional[int],  # noqa: UP045
     ) -> Tensor:
+        """Messages [E, D]; the computation is the parent's, which returns no attention."""
         score_EH = (q_i * k_j).sum(dim=-1) * edge_attr / math.sqrt(q_i.size(-1))
         attention_EH = softmax(score_EH, index, ptr, size_i)
         self.attention_EH = attention_EH.detach()

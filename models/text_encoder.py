@@ -76,4 +76,6 @@ def load_encoder(name: str) -> tuple[TextEncoder, PreTrainedTokenizerBase]:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"cannot read an encoder from {name!r} ({first}); give a folder or a hub name") from error
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # unused here; where a checkpoint has none it would be drawn at random
     return TextEncoder(model, tokenizer.all_special_ids), tokenizer

@@ -187,7 +187,7 @@ class PPOModule(pl.LightningModule):
         return advantages.at_last_token(end_B, mask_BT)
 
     def _figures(self, rollout: Rollout, score_BT: Tensor, return_BT: Tensor) -> dict[str, float]:
-        texts = self.tokenizer.batch_decode(rollout.response_BT * rollout.mask_BT, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(rollout.response_BT, skip_special_tokens=True)
         mask = rollout.mask_BT > 0
         unexplained = (return_BT - rollout.value_BT)[mask].var(unbiased=False)
         return {
@@ -275,7 +275,7 @@ class PPOModule(pl.LightningModule):
                 response_BT, mask_BT = self._generate(batch, None)
                 names = self.prompts.candidate_names(batch.record_B.tolist())
                 scores = self.held_out_scorer.score(response_BT, mask_BT, names)
-                parts = (batch.record_B, response_BT * mask_BT, scores.ccr_B.float(), scores.hqar_B.float())
+                parts = (batch.record_B, response_BT, scores.ccr_B.float(), scores.hqar_B.float())
                 kept = torch.from_numpy(draw.weight_B).to(self.device) > 0
                 columns.append(tuple(part[kept] for part in parts))
         record_B, response_BT, ccr_B, hqar_B = (self._gather(torch.cat(c)) for c in zip(*columns, strict=True))

@@ -77,7 +77,7 @@ def mini_batches(
                 advantage_BT[rows_M],
                 return_BT[rows_M],
                 rollout.mask_BT[torch.from_numpy(draw.step_rows)].sum(),
-                first=epoch == 0 and step == 0,
+                first=epoch == 0 and step < plan.accumulate,
             )
 
 

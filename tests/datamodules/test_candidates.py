@@ -102,7 +102,8 @@ def brute_force(graph, relations, user, item, sentiment, k):
         for concept, ((score, polarity), vias) in sorted(best.items(), key=lambda row: (row[1][0][0], row[0])):
             if concept not in found and len(found) < k:
                 found[concept] = (concept, -polarity, -score, kind, vias)
-    for concept in range(CONCEPTS):
+    known = {row[0] for (source, _, _), rows in graph.items() if source == "concept" for row in rows}
+    for concept in [c for c in range(CONCEPTS) if c in known] + [c for c in range(CONCEPTS) if c not in known]:
         if concept not in found and len(found) < k:
             found[concept] = (concept, sentiment, 0.0, FREQUENT, {-1})
     return list(found.values())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 
 from launch import stages
@@ -95,17 +96,27 @@ def batch_loss(run: Run, module: ExplanationModule, tokenizer: object) -> float:
 
 
 def adapters(run: Run) -> dict:
+    first: dict[str, float] = {}
+    step = ExplanationModule.training_step
+
+    def watched(module: ExplanationModule, batch: object, index: int) -> torch.Tensor:
+        if not first:
+            layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+            for name, off in (("first_loss_without_adapters", True), ("first_loss", False)):
+                for layer in layers:
+                    layer._disable_adapters = off
+                with torch.no_grad():
+                    first[name] = float(module.losses(batch).sum())
+        return step(module, batch, index)
+
+    ExplanationModule.training_step = watched
     trained = stages.explanation(run)["valid_loss"]  # as the engine measured it when it exported
     export = run.folder.export("explanation")
-    plain, tokenizer = explanation_module(run, LoraConfig())
-    fresh, _ = explanation_module(run, run.config.explanation.lora)
-    reloaded, reloaded_tokenizer = explanation_module(run, run.config.explanation.lora, str(export))
+    reloaded, tokenizer = explanation_module(run, run.config.explanation.lora, str(export))
     weights = load_file(export / "lm" / "adapter_model.safetensors")
-    return {
-        "first_loss": batch_loss(run, fresh, tokenizer),
-        "first_loss_without_adapters": batch_loss(run, plain, tokenizer),
+    return first | {
         "empty_tensors": [name for name, value in weights.items() if value.numel() == 0],
-        "reloaded_loss": batch_loss(run, reloaded, reloaded_tokenizer),
+        "reloaded_loss": batch_loss(run, reloaded, tokenizer),
         "trained_loss": trained,
     }
 

@@ -99,7 +99,7 @@ def test_the_embedded_corpus(tmp_path):
     [
         (["format=pickle", "out=c"], "format=pickle is unknown: use nlg4rs_jsonl, table, embedded"),
         (["format=table", "out=c"], "raw must be given"),
-        (["format=embedded", 'out=""'], "out= names no folder"),
+        (["format=embedded", "out="], "out= names no folder"),
         (["format=embedded", "raw=x", "out=c"], "raw belongs to format=nlg4rs_jsonl"),
         (["format=table", "raw=x", "users=7", "out=c"], "users belongs to format=embedded"),
         (["format=embedded", "columns.user=u", "out=c"], "columns belongs to format=table"),
