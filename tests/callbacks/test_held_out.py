@@ -1,6 +1,5 @@
 """The policy that is kept: the best on held-out prompts among those that stay diverse, and never worse than before."""
 
-import math
 from types import SimpleNamespace
 
 import pytest
