@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch import Tensor
 
 from metrics.errors import InputError
 
@@ -69,12 +70,16 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         super(DeepSpeedStrategy, self).setup_environment()
 
 
-class KeepInputs(DeepSpeedPrecision):
-    """Batches stay float32: log-probabilities, weights and scales must not be rounded. Networks cast what they read."""
+class ExactDeepSpeedPrecision(DeepSpeedPrecision):
+    """Lightning's DeepSpeed precision without two silent changes of numbers."""
 
     def convert_input(self, data: Any) -> Any:
-        """The batch as it is."""
+        """Batches stay float32: log-probabilities, weights and scales must not be rounded; networks cast for themselves."""
         return data
+
+    def backward(self, tensor: Tensor, model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Lightning has divided the loss by the number of micro-batches already; DeepSpeed would do it once more."""
+        super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
 
 def use_cpu(hardware: HardwareConfig) -> bool:
@@ -130,7 +135,7 @@ def make_trainer(
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         strategy=strategy,
-        plugins=[KeepInputs("bf16-mixed" if hardware.precision == "bf16" else "32-true")],
+        plugins=[ExactDeepSpeedPrecision("bf16-mixed" if hardware.precision == "bf16" else "32-true")],
         default_root_dir=folder,
         logger=logger,
         callbacks=callbacks,

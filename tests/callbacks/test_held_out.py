@@ -1,5 +1,6 @@
 """The policy that is kept: the best on held-out prompts among those that stay diverse, and never worse than before."""
 
+import math
 from types import SimpleNamespace
 
 import pytest

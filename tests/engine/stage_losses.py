@@ -21,7 +21,7 @@ from lightning_modules.collectives import sum_over_ranks, world
 
 
 class Losses(pl.Callback):
-    """The loss of every micro-batch, mean over ranks: what data parallel training descends."""
+    """The loss of every micro-batch, mean over ranks; Lightning has divided it by the number of micro-batches."""
 
     def __init__(self) -> None:
         self.values: list[float] = []

@@ -12,6 +12,7 @@ LORA = ["explanation.lora.rank=4", "explanation.lora.dropout=0"]
 
 def run_probe(name: str, tmp_path: Path, arguments: list[str], ranks: int = 2) -> dict:
     """What a probe of trap_probes.py printed to its file."""
+    tmp_path.mkdir(exist_ok=True)
     out = tmp_path / "probe.json"
     done = torchrun(HERE / "trap_probes.py", [name, str(out), *TINY, *arguments, f"run_dir={tmp_path / 'run'}"], ranks)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -33,8 +34,18 @@ def test_accumulation_under_zero_3_loses_no_gradient(
     stages = ("rating", "explanation", "hqar", "ppo")  # CCR's negatives are those of the micro-batch
     accumulate = [f"{stage}.fit.accumulate=2" for stage in stages[:3]] + ["ppo.accumulate=2"]
     micro = losses_of(str(folder), tmp_path, 2, ["zero.stage=3", *accumulate])
-    found = {stage: [sum(micro[stage][i : i + 2]) / 2 for i in range(0, len(micro[stage]), 2)] for stage in stages}
+    found = {stage: [sum(micro[stage][i : i + 2]) for i in range(0, len(micro[stage]), 2)] for stage in stages}
     assert_same(found, expected, stages)
+
+
+def test_accumulation_leaves_the_size_of_gradients(base: list[str], tmp_path: Path) -> None:
+    # Lightning and DeepSpeed would both divide by the number of micro-batches; Adam hides it, clipping does not.
+    upstream = [argument for argument in base if "explanation" not in argument]
+    norms = [
+        run_probe("gradient_norms", tmp_path / str(n), ["zero.stage=3", f"explanation.fit.accumulate={n}", *upstream])
+        for n in (1, 2)
+    ]
+    assert norms[0]["norms"][:5] == pytest.approx(norms[1]["norms"][:5], rel=1e-3)
 
 
 def test_ranks_that_stop_at_different_lengths_do_not_wait_for_each_other(base: list[str], tmp_path: Path) -> None:

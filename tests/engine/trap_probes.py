@@ -136,6 +136,25 @@ def adapter_ppo(run: Run) -> dict:
     }
 
 
+def gradient_norms(run: Run) -> dict:
+    """Norm of the gradient, before clipping, of each optimizer step."""
+    norms: list[float] = []
+
+    class Norms(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:  # noqa: ANN001
+            if (index + 1) % trainer.accumulate_grad_batches == 0:
+                norms.append(float(trainer.strategy.model.get_global_grad_norm()))
+
+    make = stages.make_trainer
+
+    def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN003, ANN202
+        return make(zero, hardware, folder, logger, [*callbacks, Norms()], **options)
+
+    stages.make_trainer = watched
+    stages.explanation(run)
+    return {"norms": norms}
+
+
 def first_loss(run: Run) -> dict:
     seen: list[float] = []
     step = ExplanationModule.training_step
