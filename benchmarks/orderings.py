@@ -1,6 +1,6 @@
 """Do the parts of LLM2ER-EQR do what they are for? Ablations on the embedded corpus, whose truth is planted.
 
-    python benchmarks/orderings.py [OUT] [SEEDS]          # default runs/orderings 1,2,3
+    RANKS=2 python benchmarks/orderings.py [OUT] [SEEDS]          # default runs/orderings 1,2,3
 
 Prints one JSON line: for each seed the figures, and for each ordering in how many seeds it holds. The orderings are
 those of docs/methods.md, A.7.
@@ -18,7 +18,7 @@ SHARED = [
     str(ROOT / "configs/hardware/cpu.yaml"),
     "data.embedded_users=400",
     "data.embedded_items=100",
-    "explanation.fit.epochs=8",
+    "explanation.fit.epochs=7",
     "ccr.fit.epochs=5",
     "ppo.iterations=12",
     "ppo.eval_every=4",
@@ -29,9 +29,9 @@ SHARED = [
 
 
 def train(out: Path, seed: int, name: str, stage: str, *arguments: str) -> Path:
-    """One stage (or all) of a run on two ranks; a finished stage is skipped."""
-    run = out / f"seed-{seed}" / name
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    """One stage (or all) of a run; a finished stage is skipped."""
+    run, ranks = out / f"seed-{seed}" / name, os.environ.get("RANKS", "2")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command += [str(ROOT / "launch/train.py"), *SHARED, f"seed={seed}", f"run_dir={run}", f"stage={stage}", *arguments]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False

@@ -74,7 +74,7 @@ class ExactDeepSpeedPrecision(DeepSpeedPrecision):
     """Lightning's DeepSpeed precision without two silent changes of numbers."""
 
     def convert_input(self, data: Any) -> Any:
-        """Batches stay float32: log-probabilities, weights and scales must not be rounded; networks cast for themselves."""
+        """Batches stay float32: log-probabilities, weights and scales must not be rounded; networks cast them."""
         return data
 
     def backward(self, tensor: Tensor, model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
