@@ -42,7 +42,9 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
         if not field.init:
             continue
         name, kind = prefix + field.name, types[field.name]
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         if dataclasses.is_dataclass(kind):
             inner = {key.name: key for key in keys(typing.cast(type, kind), name + ".")}
             for leaf, value in _leaves(dataclasses.asdict(default), name + "."):
@@ -67,7 +69,9 @@ def load(schema: type[Schema], arguments: list[str]) -> tuple[Schema, dict[str, 
     required key that is absent, a rule between keys that is broken.
     """
     known = {key.name: key for key in keys(schema)}
-    merged, origins, mistakes = OmegaConf.structured(schema), {}, []
+    merged = OmegaConf.structured(schema)
+    origins: dict[str, str] = {}
+    mistakes: list[str] = []
     _unlock(merged)
     for source, name, value in _given(arguments, known, mistakes):
         if name not in known:
@@ -140,7 +144,9 @@ def _build(schema: type, tree: Any, mistakes: list[str]) -> Any:
     values, before = {}, len(mistakes)
     for field in dataclasses.fields(schema):
         kind, value = types[field.name], tree[field.name]
-        values[field.name] = _build(kind, value, mistakes) if dataclasses.is_dataclass(kind) else value
+        values[field.name] = (
+            _build(typing.cast(type, kind), value, mistakes) if dataclasses.is_dataclass(kind) else value
+        )
     if len(mistakes) > before:
         return None
     try:
@@ -190,6 +196,7 @@ def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
         print(f"{doc}\nKeys (YAML files, then key=value):\n{describe(schema)}")
         return
     try:
+        config: Any
         config, origins = load(schema, arguments)
         if getattr(config, "print_config", False):
             print(show(config, origins))
