@@ -141,7 +141,7 @@ def make_trainer(
         callbacks=callbacks,
         use_distributed_sampler=False,  # batches are dealt by datamodules.batches.BatchPlan
         enable_checkpointing=False,
-        enable_progress_bar=options.pop("enable_progress_bar", True) and sys.stderr.isatty(),
+        enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

@@ -159,9 +159,8 @@ class Run:
         tokenizer = load_tokenizer(str(explainer_folder / "lm"))
         module = ExplanationModule(self.config.explanation, load_explainer(explainer_folder), tokenizer)
         module.max_new_tokens, module.sample_seed = self.config.prompt.max_new_tokens, sample_seed
-        trainer = make_trainer(
-            self.config.zero, self.config.hardware, self.folder.stage(stage), False, [], enable_progress_bar=False
-        )
+        trainer = make_trainer(self.config.zero, self.config.hardware, self.folder.stage(stage), False, [])
+        log.info("explaining %d records with %s", len(records), explainer_folder)
         data = PromptData(self.builder(stage, tokenizer), records, self.config.result.batch_size)
         batches = trainer.predict(module, datamodule=data)
         found = {record: text for part in gather_objects(batches) for batch in part for record, text in batch}
@@ -207,8 +206,11 @@ def explanation(run: Run) -> dict:
     data = ExplanationData(run.builder("explanation", tokenizer), fit.batch_size, fit.accumulate, config.seed)
     loss = run.fit("explanation", module, data, "explanation/valid/loss", "min")
     barrier()
-    export, train = run.folder.export("explanation"), run.corpus.rows("train")
-    sampled = run.generate(export, train, "explanation", sample_seed=config.seed)
+    export, records = run.folder.export("explanation"), run.corpus.rows("train")
+    if len(records) > config.explanation.samples:
+        order = np.random.Generator(np.random.Philox(key=[config.seed, 6])).permutation(len(records))
+        records = np.sort(records[order[: config.explanation.samples]])
+    sampled = run.generate(export, records, "explanation", sample_seed=config.seed)
     if world()[0] == 0:
         write_jsonl(export / "samples.jsonl", [{"record": r, "explanation": text} for r, text in sampled.items()])
     return {"valid_loss": loss}
@@ -250,8 +252,8 @@ def hqar(run: Run) -> dict:
     source = run.folder.need("explanation", "hqar")
     tokenizer = load_tokenizer(str(source / "lm"))
     builder = run.builder("hqar", tokenizer)
-    real = [builder.response(text) for text in high_quality_texts(run)]
     samples = read_jsonl(source / "samples.jsonl")
+    real = [builder.response(text) for text in high_quality_texts(run)][: len(samples)]
     order = np.random.Generator(np.random.Philox(key=[config.seed, 4])).permutation(len(samples))[: len(real)]
     sampled = [builder.response(samples[i]["explanation"]) for i in order]
     pl.seed_everything(config.seed, verbose=False)

@@ -32,6 +32,9 @@ class ExplanationConfig:
     )
     connector_lr: float = field(default=1e-3, metadata={"help": "highest learning rate of connectors and soft vectors"})
     fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, batch_size=64, lr=1e-3, patience=2))
+    samples: int = field(
+        default=10_000, metadata={"help": "most train prompts sampled at the end: the fakes of the HQAR stage"}
+    )
     init_from: str = field(
         default="", metadata={"help": "folder of a finished explanation stage to use instead of training"}
     )
