@@ -1,7 +1,7 @@
 """Candidate concepts C_uv and the paths behind them (methods A.5.3).
 
 Two hops u -> c <- v (a concept both know), three hops u -> v' -> c <- v (a concept of v known from an item u rated),
-then the item's own concepts, then the most frequent ones, until there are k. Scores are products of attention and of
+then the item's own concepts, then the user's, then the most frequent ones, until there are k. Scores are products of attention and of
 how well the polarities agree with the predicted sentiment.
 """
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from datamodules.graph import Relation
 
-SHARED, VIA_ITEM, OF_ITEM, FREQUENT = range(4)  # the kinds of path, best first
-KINDS = ("shared", "via_item", "of_item", "frequent")
+SHARED, VIA_ITEM, OF_ITEM, OF_USER, FREQUENT = range(5)  # the kinds of path, best first
+KINDS = ("shared", "via_item", "of_item", "of_user", "frequent")
 
 # Relations into users and items, by what they carry: (name, polarity). Polarity 0: the graph does not tell (plain).
 _CONCEPT_TO_USER = (("liked_by", 1), ("disliked_by", -1), ("mentioned_by", 0))
@@ -102,8 +102,9 @@ class CandidateFinder:
         if len(found) < k:
             self._take(found, self._three_hops(user, item, concept_C, polarity_C, attention_C, sentiment), k)
         if len(found) < k:
-            rows = zip(concept_C, polarity_C, attention_C, strict=True)
-            self._take(found, [Candidate(int(c), int(p), float(a), OF_ITEM) for c, p, a in rows], k)
+            self._take(found, _own(OF_ITEM, concept_C, polarity_C, attention_C), k)
+        if len(found) < k:
+            self._take(found, _own(OF_USER, *self._of_user.of(user)), k)
         for concept in self._frequent:
             if len(found) >= k:
                 break
@@ -158,6 +159,12 @@ class CandidateFinder:
             for i, kind in enumerate((np.int64, np.int8, np.float32))
         )
         return via, concepts, polarities, attention * np.repeat(weights, [len(part[0]) for part in parts])
+
+
+def _own(kind: int, concept_C: np.ndarray, polarity_C: np.ndarray, attention_C: np.ndarray) -> list[Candidate]:
+    """The concepts of one node, by attention."""
+    rows = zip(concept_C, polarity_C, attention_C, strict=True)
+    return [Candidate(int(c), int(p), float(a), kind) for c, p, a in rows]
 
 
 def predicted_sentiment(rating: float, low: float, high: float) -> int:

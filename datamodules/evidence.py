@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from datamodules.candidates import FREQUENT, KINDS, OF_ITEM, SHARED, Candidate
+from datamodules.candidates import FREQUENT, KINDS, OF_ITEM, OF_USER, SHARED, Candidate
 from datamodules.corpus import Corpus
 from metrics.errors import InputError
 
@@ -86,6 +86,8 @@ def describe(candidate: Candidate, user: int, item: int, corpus: Corpus) -> dict
         path = [user_id, name, item_id]
     elif candidate.kind == OF_ITEM:
         path = [name, item_id]
+    elif candidate.kind == OF_USER:
+        path = [user_id, name]
     elif candidate.kind == FREQUENT:
         path = [name]
     else:

@@ -9,6 +9,7 @@ import torch
 from datamodules.candidates import (
     FREQUENT,
     OF_ITEM,
+    OF_USER,
     SHARED,
     VIA_ITEM,
     Candidate,
@@ -85,7 +86,8 @@ def offers_by_kind(graph, relations, user, item, sentiment):
         for (d, p, a), (c, q, b) in itertools.product(into(graph, relations, "concept", "item", via), of_item)
         if c == d
     ]
-    return {SHARED: two, VIA_ITEM: three, OF_ITEM: [(b, c, q, -1) for c, q, b in of_item]}
+    of_user = [(a, c, p, -1) for c, p, a in into(graph, relations, "concept", "user", user)]
+    return {SHARED: two, VIA_ITEM: three, OF_ITEM: [(b, c, q, -1) for c, q, b in of_item], OF_USER: of_user}
 
 
 def brute_force(graph, relations, user, item, sentiment, k):
@@ -121,7 +123,7 @@ def test_candidates_are_those_of_an_enumeration_of_all_paths(relations, seed):
         assert [(c.concept, c.polarity, c.score, c.kind) for c in got] == [row[:4] for row in expected]
         assert all(c.via_item in row[4] for c, row in zip(got, expected, strict=True))
         kinds |= {c.kind for c in got}
-    assert kinds == {SHARED, VIA_ITEM, OF_ITEM, FREQUENT}, "the graph must exercise every kind of path"
+    assert kinds == {SHARED, VIA_ITEM, OF_ITEM, OF_USER, FREQUENT}, "the graph must exercise every kind of path"
 
 
 def test_candidates_are_k_different_concepts_best_kind_first():
@@ -170,6 +172,12 @@ def test_each_kind_of_path_by_hand():
         Candidate(7, 1, 0.125, OF_ITEM),
         Candidate(0, 1, 0.0, FREQUENT),
     ]
+
+
+def test_a_concept_of_the_user_alone_comes_before_a_frequent_one():
+    finder = hand_graph(liked_by=[(5, 0, 0.5), (7, 0, 0.25)], praised_in=[(6, 1, 0.5)])
+    found = [(c.concept, c.kind) for c in finder.find(0, 1, 1, 3)]
+    assert found == [(6, OF_ITEM), (5, OF_USER), (7, OF_USER)]
 
 
 def test_the_item_itself_is_no_way_to_its_own_concepts():

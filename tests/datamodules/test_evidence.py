@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datamodules.build import BuildOptions, RawRecord, build_corpus
-from datamodules.candidates import FREQUENT, OF_ITEM, SHARED, VIA_ITEM, Candidate
+from datamodules.candidates import FREQUENT, OF_ITEM, OF_USER, SHARED, VIA_ITEM, Candidate
 from datamodules.corpus import Mention
 from datamodules.evidence import Evidence, describe, stack_candidates
 from datamodules.graph import GraphConfig, build_graph, fold_of_records
@@ -143,12 +143,13 @@ def test_a_path_is_told_in_the_original_ids(corpus):
     concept = corpus.concepts.index("concept4")
     told = {
         kind: describe(Candidate(concept, -1, 0.12345678, kind, via), user, item, corpus)
-        for kind in (SHARED, VIA_ITEM, OF_ITEM, FREQUENT)
+        for kind in (SHARED, VIA_ITEM, OF_ITEM, OF_USER, FREQUENT)
     }
     assert {kind: row["path"] for kind, row in told.items()} == {
         SHARED: ["u3", "concept4", "i2"],
         VIA_ITEM: ["u3", "i5", "concept4", "i2"],
         OF_ITEM: ["concept4", "i2"],
+        OF_USER: ["u3", "concept4"],
         FREQUENT: ["concept4"],
     }
     assert told[VIA_ITEM] | {"path": []} == {
