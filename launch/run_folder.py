@@ -40,7 +40,7 @@ class RunFolder:
         self.corpus = ""  # checksum of the corpus's records, once it is read
 
     def open(self) -> None:
-        """Creates the folder and writes what was asked, by what and with what (rank 0)."""
+        """Creates the folder (rank 0)."""
         if world()[0] == 0:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,11 @@ class RunFolder:
                 raise InputError(
                     f"run_dir={self.path}: cannot be created ({error.strerror}); choose another"
                 ) from error
+        barrier()
+
+    def record(self) -> None:
+        """Writes what was asked, by what and with what (rank 0); only once it is known to fit what is finished."""
+        if world()[0] == 0:
             tree = flatten(self.config)
             if tree["data.path"]:
                 tree["data.path"] = str(Path(tree["data.path"]).resolve())  # readable from any folder
@@ -55,7 +60,6 @@ class RunFolder:
             versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
             (self.path / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
             (self.path / "command.txt").write_text(shlex.join(sys.argv) + "\n")
-        barrier()
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""

@@ -36,9 +36,11 @@ def main(config: TrainConfig) -> None:
 
     run = Run(config)
     say_what_is_read(run)
-    wanted = [name for name in TRAINED if config.stage in ("all", name)]
-    finished = {name for name in wanted if run.folder.done(name)}  # a stale stage is told before any is trained
-    for name in wanted:
+    finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
+    run.folder.record()
+    for name in TRAINED:
+        if config.stage not in ("all", name):
+            continue
         if name in finished:
             log.info("%s: already finished in %s, skipped", name, run.folder.export(name))
             continue

@@ -55,14 +55,14 @@ def test_every_test_record_is_explained_once(finished: tuple[Path, str]) -> None
     folder, _ = finished
     records = [json.loads(line)["record"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
     manifest = json.loads((folder / "data" / "manifest.json").read_text())
-    assert len(records) == len(set(records)) == manifest["counts"]["test"]
+    assert len(records) == len(set(records)) == manifest["counts"]["records"]["test"]
 
 
 def test_the_console_names_stage_ranks_parameters_and_files(finished: tuple[Path, str]) -> None:
     _, printed = finished
     for words in ("rating: training", "parameters on 2 ranks", "ccr: done in", "wrote", "LLM2ER-EQR", "cmr"):
         assert words in printed
-    assert printed.count("corpus ") == 1  # rank 0 alone speaks
+    assert printed.count("; run folder ") == 1  # rank 0 alone speaks
 
 
 def test_a_finished_run_is_skipped_and_judged_again_to_the_same_bytes(finished: tuple[Path, str]) -> None:
@@ -176,14 +176,8 @@ def test_wandb_offline_holds_every_stage_and_no_secret(finished: tuple[Path, str
         for record in wandb_records(path):
             if record.WhichOneof("record_type") == "history":
                 logged |= {item.key or "/".join(item.nested_key) for item in record.history.item}
-    for name in (
-        "rating/valid/rmse",
-        "explanation/valid/loss",
-        "ccr/valid/loss",
-        "hqar/valid/loss",
-        "ppo/kl",
-        "samples",
-    ):
+    for name in ("rating/valid/rmse", "explanation/valid/loss", "ccr/valid/loss", "hqar/valid/loss", "ppo/kl"):
         assert name in logged
+    assert any(name.startswith("samples") for name in logged)
     for path in folder.rglob("*"):
         assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path

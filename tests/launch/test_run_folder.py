@@ -27,16 +27,18 @@ def folder(tmp_path):
     return make
 
 
-def test_opening_writes_a_config_that_gives_the_same_run_again(folder):
+def test_recording_writes_a_config_that_gives_the_same_run_again(folder):
     run = folder("seed=3", "prompt.instruction=explain this", "rating.fit.lr=1e-5")
     run.open()
+    run.record()
     assert load(TrainConfig, [str(run.path / "config.yaml")])[0] == run.config
 
 
-def test_opening_writes_versions_and_command(folder, monkeypatch):
+def test_recording_writes_versions_and_command(folder, monkeypatch):
     monkeypatch.setattr("sys.argv", ["launch/train.py", "run_dir=my runs"])
     run = folder()
     run.open()
+    run.record()
     versions = json.loads((run.path / "versions.json").read_text())
     assert {"torch", "deepspeed", "transformers", "python"} <= versions.keys()
     assert (run.path / "command.txt").read_text() == "launch/train.py 'run_dir=my runs'\n"
