@@ -1,8 +1,8 @@
 """Candidate concepts C_uv and the paths behind them (methods A.5.3).
 
 Two hops u -> c <- v (a concept both know), three hops u -> v' -> c <- v (a concept of v known from an item u rated),
-then the item's own concepts, then the user's, then the most frequent ones, until there are k. Scores are products of attention and of
-how well the polarities agree with the predicted sentiment.
+then the item's own concepts, then the user's, then the most frequent ones, until there are k. Scores are products of
+attention and of how well the polarities agree with the predicted sentiment.
 """
 
 from dataclasses import dataclass
