@@ -17,8 +17,8 @@ class HeldOutEvaluation(pl.Callback):
     """Evaluates before the first update, every so many iterations and after the last one.
 
     The policy kept is the one with the highest sum of weighted rewards (in standard deviations of the first
-    evaluation) among those whose Distinct-2 has not fallen too far. The untouched policy is the first candidate: what
-    is kept is never worse by this measure.
+    evaluation) among those whose Distinct-2 has not fallen too far and none of whose rewards has fallen. The untouched
+    policy is the first candidate: what is kept is never worse by this measure.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class HeldOutEvaluation(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"ppo/valid/{k}": v for k, v in figures.items()}, step=trainer.global_step)
         diverse = figures["distinct_2"] >= (1 - self.max_drop) * first["distinct_2"]
-        kept = diverse and figures["score"] > self.kept["score"]
+        # One reward bought with the other is no improvement.
+        none_fell = all(figures[name] >= first[name] for name, weight in self.weights.items() if weight > 0)
+        kept = diverse and none_fell and figures["score"] > self.kept["score"]
         if kept:
             self.kept = figures | {"iteration": iteration}
             self.folder.mkdir(parents=True, exist_ok=True)
