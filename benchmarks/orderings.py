@@ -16,9 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = [
     str(ROOT / "configs/llm2er_eqr.yaml"),
     str(ROOT / "configs/hardware/cpu.yaml"),
-    "data.embedded_users=400",
-    "data.embedded_items=100",
-    "explanation.fit.epochs=6",
+    "data.embedded_users=300",
+    "data.embedded_items=60",
+    "rating.fit.epochs=25",
+    "explanation.new_model.width=64",
+    "explanation.new_model.layers=2",
+    "explanation.connector_epochs=0",
+    "explanation.fit.epochs=8",
+    "explanation.fit.batch_size=32",
+    "ccr.new_model.width=64",
     "ccr.fit.epochs=5",
     "ppo.iterations=8",
     "ppo.eval_every=4",
@@ -65,8 +71,7 @@ def one_seed(out: Path, seed: int) -> tuple[dict, dict[str, bool]]:
     data = f"data.path={full}/data"
     runs = {"full": full}
     for name, key in (("no_ccr", "ppo.lambda_ccr=0"), ("no_hqar", "ppo.lambda_hqar=0")):
-        runs[name] = train(out, seed, name, "ppo", data, key, *upstream)
-        train(out, seed, name, "result", data, key, *upstream)
+        runs[name] = train(out, seed, name, "all", data, key, *upstream)
     for name, key in (("random", "graph.candidate_source=random"), ("unmasked", "graph.leave_one_out=false")):
         for stage in ("rating", "explanation", "result"):
             runs[name] = train(out, seed, name, stage, data, key)
