@@ -35,6 +35,7 @@ def result(run: Run) -> None:
         texts[FREQUENT] = frequent_sentences(run.corpus, test)
         systems = {name: predictions(run.corpus, evidence, found) for name, found in texts.items()}
         path = run.folder.path
+        run.folder.stage("explanation").mkdir(exist_ok=True)  # the stage itself may be another run's
         write_jsonl(run.folder.stage("explanation") / "predictions.jsonl", systems[BACKBONE])
         write_jsonl(path / "predictions.jsonl", systems[FULL if FULL in systems else BACKBONE])
         scores = judge(run, systems)
