@@ -81,6 +81,15 @@ def test_the_same_run_twice_gives_the_same_bytes(finished: tuple[Path, str], tmp
     assert (tmp_path / "again" / "predictions.jsonl").read_bytes() == (folder / "predictions.jsonl").read_bytes()
 
 
+def test_a_run_can_take_every_stage_from_another(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished
+    stages = [f"{stage}.init_from={folder}/{stage}" for stage in ("rating", "explanation", "ccr", "hqar", "ppo")]
+    where = [f"data.path={folder / 'data'}", f"run_dir={tmp_path / 'other'}", "logger=none"]
+    done = torchrun(TRAIN, [*TINY, *stages, *where], ranks=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "other" / "predictions.jsonl").read_bytes() == (folder / "predictions.jsonl").read_bytes()
+
+
 def test_a_changed_config_is_refused_by_key(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     done = torchrun(TRAIN, [*TINY, f"run_dir={folder}", "ccr.temperature=0.1", "stage=ccr"], ranks=1)
