@@ -93,10 +93,11 @@ def one_seed(out: Path, seed: int) -> tuple[dict, dict[str, bool]]:
         "hgt_beats_bias": figures["rmse"]["hgt"] < figures["rmse"]["bias"],
         "graph_candidates_beat_random": backbone["full"] > backbone["random"],
         "ppo_names_more_drivers": tuned["full"] > backbone["full"],
-        "without_ccr_concept_match_is_lower": kept["no_ccr"]["ccr"] < kept["full"]["ccr"],
+        "without_ccr_concept_match_is_lower": kept["no_ccr"]["cmr"] < kept["full"]["cmr"],
         "without_hqar_quality_is_lower": kept["no_hqar"]["hqar"] < kept["full"]["hqar"],
         "without_masking_train_looks_better": masked["unmasked"] < masked["full"],
-        "without_masking_test_is_worse": backbone["unmasked"] < backbone["full"],
+        "without_masking_test_rating_is_worse": rmse["unmasked"] > rmse["full"],
+        "without_masking_fewer_drivers_are_named": backbone["unmasked"] < backbone["full"],
     }
     return figures, holds
 
