@@ -252,17 +252,22 @@ def hqar(run: Run) -> dict:
     source = run.folder.need("explanation", "hqar")
     tokenizer = load_tokenizer(str(source / "lm"))
     builder = run.builder("hqar", tokenizer)
-    samples = read_jsonl(source / "samples.jsonl")
-    real = [builder.response(text) for text in high_quality_texts(run)][: len(samples)]
-    order = np.random.Generator(np.random.Philox(key=[config.seed, 4])).permutation(len(samples))[: len(real)]
-    sampled = [builder.response(samples[i]["explanation"]) for i in order]
+    samples = [row["explanation"] for row in read_jsonl(source / "samples.jsonl")]
+    high = high_quality_texts(run)
+    # As many of each, drawn by lot: record order is the order of the source file.
+    count, rng = min(len(high), len(samples)), np.random.Generator(np.random.Philox(key=[config.seed, 4]))
+    real, sampled = (
+        [builder.response(texts[i]) for i in rng.permutation(len(texts))[:count]] for texts in (high, samples)
+    )
     pl.seed_everything(config.seed, verbose=False)
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     module = HQARModule(config.hqar, new_discriminator(str(source / "lm"), config.hqar.layers, begin))
     fit = config.hqar.fit
     data = QualityData(real, sampled, tokenizer.pad_token_id, fit.batch_size, fit.accumulate, config.seed)
     loss = run.fit("hqar", module, data, "hqar/valid/loss", "min")
-    return {"valid_loss": loss, "high_quality_texts": len(real)}
+    if world()[0] == 0:
+        write_jsonl(run.folder.export("hqar") / "high_quality.jsonl", [{"explanation": text} for text in high])
+    return {"valid_loss": loss, "high_quality_texts": len(high), "used": count}
 
 
 def ppo(run: Run) -> dict:
@@ -274,11 +279,12 @@ def ppo(run: Run) -> dict:
     pl.seed_everything(config.seed, verbose=False)
     encoder, encoder_tokenizer = load_encoder(str(run.folder.need("ccr", "ppo")))
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    discriminator = load_discriminator(run.folder.need("hqar", "ppo"), begin)
+    quality = run.folder.need("hqar", "ppo")
+    discriminator = load_discriminator(quality, begin)
     scorer = Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, config.hqar.clip, config.hqar.reduce)
     adversary = None
     if config.ppo.discriminator_every:
-        real = [builder.response(text) for text in high_quality_texts(run)]
+        real = [builder.response(row["explanation"]) for row in read_jsonl(quality / "high_quality.jsonl")]
         adversary = Adversary(
             discriminator, real, tokenizer.pad_token_id, config.hqar.smoothing, config.ppo.discriminator_lr, config.seed
         )
