@@ -86,6 +86,13 @@ class Run:
         """Builds prompts in a tokenizer's ids."""
         return PromptBuilder(self.corpus, self.evidence(stage), tokenizer, self.config.prompt)
 
+    def scorer(self, stage: str, tokenizer: PreTrainedTokenizerBase) -> Scorer:
+        """Both reward models as their stages left them, reading the policy's tokens."""
+        encoder, encoder_tokenizer = load_encoder(str(self.folder.need("ccr", stage)))
+        discriminator = load_discriminator(self.folder.need("hqar", stage), begin_token(tokenizer))
+        hqar = self.config.hqar
+        return Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, hqar.clip, hqar.reduce)
+
     def logger(self, stage: str) -> list[Logger]:
         """Loggers of a stage; a W&B run a stage, grouped by the run's name."""
         if self.config.logger == "none":
@@ -260,8 +267,8 @@ def hqar(run: Run) -> dict:
         [builder.response(texts[i]) for i in rng.permutation(len(texts))[:count]] for texts in (high, samples)
     )
     pl.seed_everything(config.seed, verbose=False)
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    module = HQARModule(config.hqar, new_discriminator(str(source / "lm"), config.hqar.layers, begin))
+    discriminator = new_discriminator(str(source / "lm"), config.hqar.layers, begin_token(tokenizer))
+    module = HQARModule(config.hqar, discriminator)
     fit = config.hqar.fit
     data = QualityData(real, sampled, tokenizer.pad_token_id, fit.batch_size, fit.accumulate, config.seed)
     loss = run.fit("hqar", module, data, "hqar/valid/loss", "min")
@@ -277,17 +284,13 @@ def ppo(run: Run) -> dict:
     tokenizer = load_tokenizer(str(source / "lm"))
     builder = run.builder("ppo", tokenizer)
     pl.seed_everything(config.seed, verbose=False)
-    encoder, encoder_tokenizer = load_encoder(str(run.folder.need("ccr", "ppo")))
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    quality = run.folder.need("hqar", "ppo")
-    discriminator = load_discriminator(quality, begin)
-    scorer = Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, config.hqar.clip, config.hqar.reduce)
+    scorer = run.scorer("ppo", tokenizer)
     adversary = None
     if config.ppo.discriminator_every:
-        real = [builder.response(row["explanation"]) for row in read_jsonl(quality / "high_quality.jsonl")]
-        adversary = Adversary(
-            discriminator, real, tokenizer.pad_token_id, config.hqar.smoothing, config.ppo.discriminator_lr, config.seed
-        )
+        high = read_jsonl(run.folder.need("hqar", "ppo") / "high_quality.jsonl")
+        real = [builder.response(row["explanation"]) for row in high]
+        fill, lr = tokenizer.pad_token_id, config.ppo.discriminator_lr
+        adversary = Adversary(scorer.discriminator, real, fill, config.hqar.smoothing, lr, config.seed)
     prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed)
     module = PPOModule(
         config.ppo,
@@ -332,6 +335,11 @@ TRAINED: dict[str, Callable[[Run], dict]] = {
     "hqar": hqar,
     "ppo": ppo,
 }
+
+
+def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What the discriminator reads before a text; GPT-2 has an end token only."""
+    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
