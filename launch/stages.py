@@ -282,7 +282,7 @@ def ppo(run: Run) -> dict:
         adversary = Adversary(
             discriminator, real, tokenizer.pad_token_id, config.hqar.smoothing, config.ppo.discriminator_lr, config.seed
         )
-    prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed)
+    prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed, config.ppo.samples_per_prompt)
     module = PPOModule(
         config.ppo,
         load_explainer(source),
