@@ -291,7 +291,7 @@ def ppo(run: Run) -> dict:
         real = [builder.response(row["explanation"]) for row in high]
         fill, lr = tokenizer.pad_token_id, config.ppo.discriminator_lr
         adversary = Adversary(scorer.discriminator, real, fill, config.hqar.smoothing, lr, config.seed)
-    prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed)
+    prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed, config.ppo.samples_per_prompt)
     module = PPOModule(
         config.ppo,
         load_explainer(source),

@@ -1,7 +1,7 @@
 """Generation from input embeddings with a key-value cache, greedy or with given random numbers.
 
 B batch, P prompt tokens, T new tokens, V vocabulary, W width of the language model. The random numbers come from the
-caller, a row for each record: a record then gets the same text on any number of ranks and in any batch.
+caller, a row for each sample of a record: it then gets the same text on any number of ranks and in any batch.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from models.explainer import positions
 
 
-def uniforms(seed: int, iteration: int, records: list[int], length: int) -> Tensor:
-    """Uniform numbers [B, T] in (0, 1), a function of seed, iteration and record id alone."""
+def uniforms(seed: int, iteration: int, records: list[int], length: int, samples: list[int] | None = None) -> Tensor:
+    """Uniform numbers [B, T] in (0, 1), a function of seed, iteration, record id and sample number (0) alone."""
     rows = [
-        np.random.Generator(np.random.Philox(key=[seed, iteration], counter=[0, 0, 0, record])).random(length)
-        for record in records
+        np.random.Generator(np.random.Philox(key=[seed, iteration], counter=[0, sample, 0, record])).random(length)
+        for record, sample in zip(records, samples or [0] * len(records), strict=True)
     ]
     return torch.from_numpy(np.stack(rows))
 

@@ -37,6 +37,12 @@ def value_loss(
     return (worst_BT * mask_BT).sum() / tokens
 
 
+def reference_kl(log_prob_BT: Tensor, ref_log_prob_BT: Tensor, mask_BT: Tensor, tokens: Tensor) -> Tensor:
+    """GRPO's KL to the reference (Schulman's k3): mean of rho - 1 - log rho with rho = pi_ref / pi, never negative."""
+    log_ratio_BT = (ref_log_prob_BT - log_prob_BT) * mask_BT
+    return ((log_ratio_BT.exp() - 1 - log_ratio_BT) * mask_BT).sum() / tokens
+
+
 def entropy(logits_BTV: Tensor, mask_BT: Tensor, tokens: Tensor) -> Tensor:
     """Mean entropy of the policy's distributions, in nats."""
     logits_BTV = logits_BTV.float()

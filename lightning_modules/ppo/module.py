@@ -1,4 +1,4 @@
-"""PPO on the explanation rewards (methods A.5.7): rollout, score, advantages, update.
+"""PPO, GRPO or RLOO on the explanation rewards (methods A.5.7): rollout, score, advantages, update.
 
 B samples over all ranks, M samples of one micro-batch, P prompt tokens, T response tokens, V vocabulary. One Lightning
 epoch is one iteration: a rollout and its updates. Dropout is off throughout; else the first ratio would not be 1.
@@ -61,9 +61,11 @@ class PPOModule(pl.LightningModule):
         object.__setattr__(self, "held_out_scorer", copy.deepcopy(scorer))
         object.__setattr__(self, "adversary", adversary)
         self.policy = policy
-        self.value = nn.Linear(policy.lm.get_input_embeddings().weight.shape[1], 1)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
+        self.value: nn.Linear | None = None  # the samples of a prompt are each other's baseline
+        if config.algorithm == "ppo":
+            self.value = nn.Linear(policy.lm.get_input_embeddings().weight.shape[1], 1)
+            nn.init.zeros_(self.value.weight)
+            nn.init.zeros_(self.value.bias)
         self.reference = _freeze_reference(policy)
         self.kl = losses.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
         self.moments = {"ccr": RunningMoments(), "hqar": RunningMoments()}
@@ -95,14 +97,14 @@ class PPOModule(pl.LightningModule):
 
     @torch.no_grad()
     def rollout(self, iteration: int) -> Rollout:
-        """Samples a response to each prompt of an iteration and gathers those of all ranks; collective."""
-        records, weight = self.prompts.records(iteration, *world())
+        """Samples responses to the prompts of an iteration and gathers those of all ranks; collective."""
+        records, samples, weight = self.prompts.records(iteration, *world())
+        uniform_BT = uniforms(self.seed, iteration + 1, records, self.max_new_tokens, samples)
         parts = []
         with unsharded(self.trainer.strategy.model, self):
             for start in range(0, len(records), GENERATION_BATCH):
-                batch = self._to_device(self.prompts.batch(records[start : start + GENERATION_BATCH]))
-                uniform_BT = uniforms(self.seed, iteration + 1, batch.record_B.tolist(), self.max_new_tokens)
-                parts.append(self._respond(batch, uniform_BT))
+                part = slice(start, start + GENERATION_BATCH)
+                parts.append(self._respond(self._to_device(self.prompts.batch(records[part])), uniform_BT[part]))
         kept = torch.from_numpy(weight) > 0
         columns = [torch.cat(column).cpu()[kept] for column in zip(*parts, strict=True)]
         return Rollout(*[self._gather(column) for column in columns])
@@ -155,20 +157,31 @@ class PPOModule(pl.LightningModule):
     # ---- advantages
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """(whitened advantages [B, T], returns [B, T], health figures) over the rollouts of all ranks."""
-        mask_BT = rollout.mask_BT.float()
+        """(advantages [B, T], returns [B, T], health figures) over the rollouts of all ranks."""
         for name, moments in self.moments.items():
             moments.update(rollout.rewards[name])
         score_BT = self._score_by_token(rollout)
-        beta = self.kl.coefficient
-        rewards_BT = advantages.token_rewards(rollout.log_prob_BT, rollout.ref_log_prob_BT, mask_BT, score_BT, beta)
-        advantage_BT, return_BT = advantages.gae(
-            rewards_BT, rollout.value_BT, mask_BT, self.config.gamma, self.config.gae_lambda
-        )
+        rollout.kl_coef = self.kl.coefficient
+        advantage_BT, return_BT = self._estimate(rollout, score_BT)
         kl = float((rollout.log_prob_BT - rollout.ref_log_prob_BT).sum(1).mean())
-        figures = self._figures(rollout, score_BT, return_BT) | {"kl": kl, "kl_coef": beta}
+        figures = self._figures(rollout, score_BT, return_BT) | {"kl": kl, "kl_coef": rollout.kl_coef}
         self.kl.update(kl, len(rollout))
-        return advantages.whiten(advantage_BT, mask_BT), return_BT, figures
+        return advantage_BT, return_BT, figures
+
+    def _estimate(self, rollout: Rollout, score_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """(advantages, returns) by the algorithm. GRPO has its KL in the loss, the others theirs in the reward."""
+        config, mask_BT = self.config, rollout.mask_BT.float()
+        if config.algorithm == "grpo":
+            advantage_B = advantages.group_relative(score_BT.sum(1), config.samples_per_prompt)
+            return advantage_B[:, None] * mask_BT, torch.zeros_like(mask_BT)
+        rewards_BT = advantages.token_rewards(
+            rollout.log_prob_BT, rollout.ref_log_prob_BT, mask_BT, score_BT, rollout.kl_coef
+        )
+        if config.algorithm == "rloo":
+            advantage_B = advantages.leave_one_out(rewards_BT.sum(1), config.samples_per_prompt)
+            return advantage_B[:, None] * mask_BT, torch.zeros_like(mask_BT)
+        advantage_BT, return_BT = advantages.gae(rewards_BT, rollout.value_BT, mask_BT, config.gamma, config.gae_lambda)
+        return advantages.whiten(advantage_BT, mask_BT), return_BT
 
     def _score_by_token(self, rollout: Rollout) -> Tensor:
         """lambda_CCR R~_CCR + lambda_HQAR R~_HQAR at the tokens they are paid at; R~ is standardised."""
@@ -189,8 +202,12 @@ class PPOModule(pl.LightningModule):
     def _figures(self, rollout: Rollout, score_BT: Tensor, return_BT: Tensor) -> dict[str, float]:
         texts = self.tokenizer.batch_decode(rollout.response_BT, skip_special_tokens=True)
         mask = rollout.mask_BT > 0
-        unexplained = (return_BT - rollout.value_BT)[mask].var(unbiased=False)
-        return {
+        explained = {}
+        if self.value is not None:
+            unexplained = (return_BT - rollout.value_BT)[mask].var(unbiased=False)
+            whole = return_BT[mask].var(unbiased=False).clamp(min=1e-8)
+            explained = {"explained_variance": float(1 - unexplained / whole)}
+        return explained | {
             "reward/ccr": float(rollout.rewards["ccr"].mean()),
             "reward/hqar": float(rollout.rewards["hqar"].mean()),
             "reward/total": float(score_BT.sum(1).mean()),
@@ -198,36 +215,43 @@ class PPOModule(pl.LightningModule):
             "length": float(rollout.mask_BT.sum(1).float().mean()),
             "distinct_1": distinct_corpus(texts, 1),
             "distinct_2": distinct_corpus(texts, 2),
-            "explained_variance": float(1 - unexplained / return_BT[mask].var(unbiased=False).clamp(min=1e-8)),
         }
 
     # ---- update
 
     def forward(self, batch: PromptBatch) -> tuple[Tensor, Tensor]:
-        """(logits [M, T, V] that predict the response, values [M, T] before each response token)."""
+        """(logits [M, T, V] that predict the response, values [M, T] before each response token, or zeros)."""
         output = self.policy(
             _embed(self.policy, batch), batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT
         )
+        if self.value is None:
+            return output.logits[:, :-1], torch.zeros(batch.response_BT.shape, device=output.logits.device)
         hidden_MTW = output.hidden_states[-1][:, -batch.response_BT.shape[1] - 1 : -1]
         return output.logits[:, :-1], self.value(hidden_MTW.to(self.value.weight.dtype)).squeeze(-1).float()
 
     def training_step(self, batch: MiniBatch, index: int) -> Tensor:
-        """The PPO loss of this rank's part of an optimizer step."""
+        """The loss of this rank's part of an optimizer step."""
         config, mask_MT, tokens = self.config, batch.prompts.response_mask_BT, batch.tokens
         logits_MTV, value_MT = self(batch.prompts)
         log_prob_MT = response_log_probs(logits_MTV, batch.prompts.response_BT)
         policy, figures = losses.policy_loss(
             log_prob_MT, batch.old_log_prob_MT, batch.advantage_MT, mask_MT, config.ratio_clip, tokens
         )
-        value = losses.value_loss(value_MT, batch.old_value_MT, batch.return_MT, mask_MT, config.value_clip, tokens)
         entropy = losses.entropy(logits_MTV, mask_MT, tokens)
-        loss = policy + config.value_coef * value - config.entropy_coef * entropy
+        loss = policy - config.entropy_coef * entropy
+        figures |= {"policy_loss": policy, "entropy": entropy}
+        if self.value is not None:
+            value = losses.value_loss(value_MT, batch.old_value_MT, batch.return_MT, mask_MT, config.value_clip, tokens)
+            loss, figures["value_loss"] = loss + config.value_coef * value, value
+        if config.algorithm == "grpo":
+            kl = losses.reference_kl(log_prob_MT, batch.ref_log_prob_MT, mask_MT, tokens)
+            loss, figures["kl_loss"] = loss + batch.kl_coef * kl, kl
         if config.sft_coef > 0:
             loss = loss + config.sft_coef * self._explanation_loss(batch, tokens)
         if batch.first:
             self.log_dict(self._figures_of_rollout, on_step=False, on_epoch=True)
         scale = batch.prompts.scale  # figures are parts of sums over ranks and micro-batches
-        self._log_update(figures | {"policy_loss": policy, "value_loss": value, "entropy": entropy}, scale, batch.first)
+        self._log_update(figures, scale, batch.first)
         return loss * scale
 
     def _log_update(self, figures: dict[str, Tensor], scale: float, first: bool) -> None:
@@ -250,13 +274,12 @@ class PPOModule(pl.LightningModule):
         return DataLoader(RolloutStream(steps * self.config.epochs, self.sample), batch_size=None)
 
     def configure_optimizers(self) -> dict:
-        """One AdamW without decay: policy and value head as two groups."""
-        groups = [
-            {"params": trainable(self.policy), "lr": self.config.lr},
-            {"params": list(self.value.parameters()), "lr": self.config.value_lr},
-        ]
+        """One AdamW without decay: the policy, and the value head if there is one, as groups."""
+        groups = [{"params": trainable(self.policy), "lr": self.config.lr}]
+        if self.value is not None:
+            groups.append({"params": list(self.value.parameters()), "lr": self.config.value_lr})
         schedule = warm_then_linear(int(self.trainer.estimated_stepping_batches), self.config.warmup)
-        return adamw(groups, [schedule, schedule], weight_decay=0.0)
+        return adamw(groups, [schedule] * len(groups), weight_decay=0.0)
 
     # ---- held-out prompts and export
 

@@ -24,8 +24,9 @@ class Rollout:
     mask_BT: Tensor
     log_prob_BT: Tensor
     ref_log_prob_BT: Tensor
-    value_BT: Tensor
+    value_BT: Tensor  # zeros where there is no value head
     ended_B: Tensor  # 1 where the end token was reached
+    kl_coef: float = 0.0  # weight of the KL to the reference in this iteration
     rewards: dict[str, Tensor] = field(default_factory=dict)  # raw, by name: ccr [B], hqar [B], hqar_token [B, T]
 
     def __len__(self) -> int:
@@ -38,10 +39,12 @@ class MiniBatch:
 
     prompts: PromptBatch  # with the sampled responses
     old_log_prob_MT: Tensor
+    ref_log_prob_MT: Tensor
     old_value_MT: Tensor
     advantage_MT: Tensor
     return_MT: Tensor
     tokens: Tensor  # response tokens in the whole optimizer step
+    kl_coef: float
     first: bool  # the first update after a rollout, where the policy is still the one that sampled
 
     @property
@@ -73,10 +76,12 @@ def mini_batches(
             yield MiniBatch(
                 batch,
                 rollout.log_prob_BT[rows_M],
+                rollout.ref_log_prob_BT[rows_M],
                 rollout.value_BT[rows_M],
                 advantage_BT[rows_M],
                 return_BT[rows_M],
                 rollout.mask_BT[torch.from_numpy(draw.step_rows)].sum(),
+                rollout.kl_coef,
                 first=epoch == 0 and step < plan.accumulate,
             )
 

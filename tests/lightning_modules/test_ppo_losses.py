@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_modules.ppo.losses import AdaptiveKL, entropy, policy_loss, value_loss
+from lightning_modules.ppo.losses import AdaptiveKL, entropy, policy_loss, reference_kl, value_loss
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
 TOKENS = MASK.sum()
@@ -111,6 +111,24 @@ def test_the_value_loss_of_one_token_by_hand(new, loss):
 def test_a_value_at_its_return_costs_nothing():
     values = random(10)
     assert value_loss(values, values, values, MASK, 0.2, TOKENS).item() == 0
+
+
+def test_the_kl_to_the_reference_is_a_slow_loop():
+    new, reference = random(19) * 0.5 - 2, random(20) * 0.5 - 2
+    total = 0.0
+    for b, t in MASK.nonzero().tolist():
+        gap = reference[b, t].item() - new[b, t].item()
+        total += math.exp(gap) - 1 - gap
+    assert reference_kl(new, reference, MASK, TOKENS).item() == pytest.approx(total / int(TOKENS))
+    assert reference_kl(new, new, MASK, TOKENS) == 0
+
+
+def test_the_kl_to_the_reference_pulls_towards_it():
+    """Its derivative by log pi is 1 - pi_ref / pi."""
+    new = torch.tensor([[-1.0, -2.0]], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([[-2.0, -1.0]], dtype=torch.float64)
+    reference_kl(new, reference, torch.ones(1, 2), torch.tensor(1)).backward()
+    assert new.grad[0].tolist() == pytest.approx([1 - math.exp(-1), 1 - math.exp(1)])
 
 
 def test_the_entropy_is_a_slow_loop():

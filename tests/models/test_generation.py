@@ -160,7 +160,8 @@ def test_uniforms_are_a_function_of_seed_iteration_and_record_alone():
     one = uniforms(1, 2, [5, 9], 4)
     assert torch.equal(uniforms(1, 2, [9, 5, 7], 4)[:2], one.flip(0))
     assert torch.equal(uniforms(1, 2, [5], 3), one[:1, :3])
-    others = [uniforms(2, 2, [5], 4), uniforms(1, 3, [5], 4), uniforms(1, 2, [6], 4)]
+    assert torch.equal(uniforms(1, 2, [5, 5], 4, [0, 3])[:1], one[:1])
+    others = [uniforms(2, 2, [5], 4), uniforms(1, 3, [5], 4), uniforms(1, 2, [6], 4), uniforms(1, 2, [5], 4, [1])]
     assert all(not torch.isclose(other, one[:1]).any() for other in others)
 
 
