@@ -15,11 +15,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     "norms_1": ("gradient_norms", ("rating",), ["zero.stage=3"]),
     "norms_2": ("gradient_norms", ("rating",), ["zero.stage=3", "explanation.fit.accumulate=2"]),
     "uneven": ("uneven_generation", ("rating", "explanation"), ["zero.stage=3"]),
-    "first_update": (
-        "first_update",
-        ("rating", "explanation", "ccr", "hqar"),
-        ["zero.stage=3", "explanation.new_model.dropout=0.3"],
-    ),
+    "first_update": ("first_update", ("rating", "explanation", "ccr", "hqar"), ["zero.stage=3"]),
     "bf16": ("first_update", ("rating", "explanation", "ccr", "hqar"), ["zero.stage=2", "hardware.precision=bf16"]),
     "on_policy": (
         "on_policy",

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from torch import nn
 
 from launch import stages
 from launch.config import load
@@ -75,6 +76,17 @@ def watched_ppo(run: Run, patch: pytest.MonkeyPatch) -> tuple[Figures, list[int]
 
 
 def first_update(run: Run, patch: pytest.MonkeyPatch) -> dict:
+    """PPO's first update of a policy that has dropout, as pretrained language models do."""
+    read = stages.load_explainer
+
+    def with_dropout(folder: Path) -> nn.Module:
+        explainer = read(folder)
+        for module in explainer.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.3
+        return explainer
+
+    patch.setattr(stages, "load_explainer", with_dropout)
     figures, _, _ = watched_ppo(run, patch)
     return figures.rows[0] | {"old_log_prob_dtype": figures.dtypes.pop()}
 
@@ -169,9 +181,9 @@ def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
     step, counted = ExplanationModule.training_step, []
 
     def watched(module: ExplanationModule, batch: object, index: int) -> torch.Tensor:
+        counted.append(stages.trainable_and_total(module))  # before a first forward pass gathers small parameters
         loss = step(module, batch, index)
         seen.append(float(loss.detach()))
-        counted[:] = stages.trainable_and_total(module)
         return loss
 
     patch.setattr(ExplanationModule, "training_step", watched)
@@ -179,7 +191,7 @@ def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
     export = run.folder.export("explanation")
     tokenizer = load_tokenizer(str(export / "lm"))
     whole = sum(parameter.numel() for parameter in load_explainer(export).parameters())
-    return {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer)), "counted": counted, "whole": whole}
+    return {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer)), "counted": counted[0], "whole": whole}
 
 
 def uneven_generation(run: Run, patch: pytest.MonkeyPatch) -> dict:
