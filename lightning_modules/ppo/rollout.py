@@ -89,8 +89,8 @@ def mini_batches(
 class RolloutStream(IterableDataset):
     """Each pass samples one rollout from the current policy and yields its mini-batches.
 
-    It has a length: without one Lightning fetches a batch ahead, which at the end of a pass would be a rollout of a
-    policy that is about to be updated.
+    It has a length, from which Lightning knows the steps of a pass: without one the schedule of the learning rate would
+    span none.
     """
 
     def __init__(self, length: int, sample: Callable[[], Iterator[MiniBatch]]) -> None:

@@ -87,10 +87,18 @@ def test_first_update_of_ppo_is_the_policy_that_sampled(probed: Callable[[str], 
 
 
 def test_rollouts_are_on_policy(probed: Callable[[str], dict]) -> None:
-    # Without a length Lightning fetches one batch ahead: a rollout of the policy before its last update.
+    # Lightning builds the training loader once more during set-up to find the batch size: a rollout nobody uses.
     found = probed("on_policy")
     assert found["iterations"] == [0, 1, 2]
     assert found["ratios"] == pytest.approx([1.0, 1.0, 1.0], abs=1e-5)
+
+
+def test_the_schedule_of_ppo_spans_all_its_steps(probed: Callable[[str], dict]) -> None:
+    # A stream without a length gives Lightning no number of steps: the rate would fall to a tenth at once.
+    rates = probed("on_policy")["rates"]
+    assert len(rates) == 3 * 2 * (32 // 16)  # iterations, epochs, mini-batches
+    assert rates[1] == pytest.approx(0.01)
+    assert rates[6] == pytest.approx((rates[1] + rates[11]) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("zero_stage", [2, 3])

@@ -45,9 +45,11 @@ class Figures(pl.Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.dtypes: set[str] = set()
+        self.rates: list[float] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: PPOModule, batch: object, index: int) -> None:
         self.dtypes.add(str(batch.old_log_prob_MT.dtype))
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: PPOModule) -> None:
         names = {
@@ -93,7 +95,7 @@ def first_update(run: Run, patch: pytest.MonkeyPatch) -> dict:
 
 def on_policy(run: Run, patch: pytest.MonkeyPatch) -> dict:
     figures, iterations, _ = watched_ppo(run, patch)
-    return {"iterations": iterations, "ratios": [row["ratio"] for row in figures.rows]}
+    return {"iterations": iterations, "ratios": [row["ratio"] for row in figures.rows], "rates": figures.rates}
 
 
 def explanation_module(run: Run, lora: LoraConfig, folder: str = "") -> tuple[ExplanationModule, object]:
