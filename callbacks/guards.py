@@ -1,6 +1,7 @@
 """Stops a run that is going wrong, with a sentence that says why."""
 
 import logging
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -45,6 +46,14 @@ class PPOGuards(pl.Callback):
         self.config = config
         self._first_distinct: float | None = None
         self.reason = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later rollouts are compared with."""
+        return {"first_distinct": self._first_distinct}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._first_distinct = state["first_distinct"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Looks at the figures of the last rollout, which are the same on every rank."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
@@ -18,6 +19,10 @@ from metrics.errors import InputError
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed guesses, and warns at import
 import deepspeed  # noqa: E402
+
+from launch.shards import DurableShards  # noqa: E402
+
+SHARDS = "shards"  # folder of DeepSpeed's files in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,36 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         _no_compilation()
         self.parallel_devices = [torch.device("cpu", i) for i in range(len(self.parallel_devices or [0]))]
         super(DeepSpeedStrategy, self).setup_environment()
+
+    def save_checkpoint(self, checkpoint: dict, filepath: Any, storage_options: Any = None) -> None:
+        """Writes all ranks' shards to a folder; collective. `write_failure` says whether that went well.
+
+        Frozen parameters are left out: they are read again from where they came from.
+        """
+        engine = self.deepspeed_engine
+        engine.checkpoint_engine = shards = DurableShards()
+        engine._copy_recovery_script = lambda save_path: None  # a script beside the data, which we have no use for
+        kept = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "optimizer_states")}
+        engine.save_checkpoint(
+            str(filepath), tag=SHARDS, client_state=kept, save_latest=False, exclude_frozen_parameters=True
+        )
+        self.write_failure = shards.failure
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads what `save_checkpoint` wrote into the engine; collective."""
+        engine = self.deepspeed_engine
+        engine.checkpoint_engine = DurableShards()
+        _, state = engine.load_checkpoint(
+            str(checkpoint_path), tag=SHARDS, load_lr_scheduler_states=False, load_module_strict=False
+        )
+        return state
+
+    def read_shards(self, folder: Path) -> None:
+        """Reads every shard that this rank will need again, and drops it."""
+        rank, reader = self.global_rank, DurableShards()
+        for path in sorted((folder / SHARDS).iterdir()):
+            if path.name.startswith((f"zero_pp_rank_{rank}_", "mp_rank_")):
+                reader.load(str(path), map_location="cpu")
 
 
 class ExactDeepSpeedPrecision(DeepSpeedPrecision):
@@ -140,7 +175,7 @@ def make_trainer(
         logger=logger,
         callbacks=callbacks,
         use_distributed_sampler=False,  # batches are dealt by datamodules.batches.BatchPlan
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,

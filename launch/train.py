@@ -10,9 +10,12 @@ import os
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import transformers
 
+from callbacks.checkpoints import stop_if_taken
+from callbacks.requests import REQUEUE_CODE, Interrupted, Requests
 from launch.config import command
 from launch.schema import TrainConfig
 
@@ -21,8 +24,6 @@ log = logging.getLogger("llm2er")
 
 def main(config: TrainConfig) -> None:
     """Runs the stages that are asked for and not yet finished."""
-    from launch.engine import start
-
     first = int(os.environ.get("RANK", "0")) == 0
     quiet(first)
     if config.dry_run:
@@ -31,10 +32,31 @@ def main(config: TrainConfig) -> None:
         if first:
             print(describe_plan(config))
         return
-    start(config.hardware)
-    from launch.stages import TRAINED, Run
+    requests = Requests(Path(config.run_dir))
+    requests.listen()
+    from launch.engine import start
 
-    run = Run(config)
+    start(config.hardware)
+    from launch.stages import Run
+
+    run = Run(config, requests)
+    if first:
+        run.folder.lock.beat(requests.replaced)
+    try:
+        run_stages(run)
+    except Interrupted as interrupted:
+        log.info("%s", interrupted)
+        if interrupted.requeue:
+            raise SystemExit(REQUEUE_CODE) from interrupted
+    finally:
+        run.folder.lock.release()
+
+
+def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
+    """The stages in their order, then the result."""
+    from launch.stages import TRAINED
+
+    config = run.config
     say_what_is_read(run)
     finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
     run.folder.record()
@@ -46,6 +68,7 @@ def main(config: TrainConfig) -> None:
             continue
         began = time.monotonic()
         summary = TRAINED[name](run)
+        stop_if_taken(run.folder.lock.taken_by)
         run.folder.finish(name, summary)
         shown = ", ".join(f"{key} {value:.4g}" for key, value in summary.items() if isinstance(value, int | float))
         log.info(
@@ -55,6 +78,7 @@ def main(config: TrainConfig) -> None:
             shown and f" ({shown})",
             run.folder.export(name),
         )
+        run.stop_if_asked(f"{name} is finished")
     if config.stage in ("all", "result"):
         from launch.result import result
 
