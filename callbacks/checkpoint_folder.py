@@ -21,7 +21,7 @@ from callbacks.durable import sync, write_durably
 FORMAT = 1
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
-NAME = re.compile(r"step-(\d{6,})")
+NAME = re.compile(r"step-(\d{6,})(-\d+-ranks)?(\..*partial)?")
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ def candidates(folder: Path) -> list[Path]:
     """Checkpoints of a stage, newest first; those cut off are among them."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.is_dir() and NAME.match(path.name)]
+    found = [path for path in folder.iterdir() if path.is_dir() and NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: (-_step(path), path.name))
 
 
 def _step(path: Path) -> int:
-    return int(NAME.match(path.name)[1])  # type: ignore[index]
+    return int(NAME.fullmatch(path.name)[1])  # type: ignore[index]
 
 
 def inspect(path: Path) -> Manifest:

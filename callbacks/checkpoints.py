@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.checkpoint_folder import (
@@ -103,7 +104,9 @@ class Checkpoints(Checkpoint):
         if self.resumed:
             path, manifest = self.resumed
             _seek(trainer, manifest.epoch, manifest.micro_step)
-            if not manifest.universal:
+            if manifest.universal:
+                torch.manual_seed(torch.initial_seed() + manifest.step)  # other ranks than those that saved
+            else:
                 read_random_state(path, world()[0])
             return
         if self.config.first:
@@ -133,6 +136,10 @@ class Checkpoints(Checkpoint):
         """A run that is to end now must not lose the last epoch."""
         if self._pending.stop:
             self._fulfil(trainer, self._pending)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Notes where it happened."""
+        self.requests.place = f"{self.place.stage} step {trainer.global_step}"
 
     def _due(self, trainer: pl.Trainer) -> bool:
         minutes, steps = self.config.every_minutes, self.config.every_n_steps
@@ -240,8 +247,12 @@ class Checkpoints(Checkpoint):
     # ---- what Lightning forgets
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps whether training was over: without it a run that had stopped early would train one more epoch."""
+        """Adds whether training was over: without it a run that had stopped early would train one more epoch."""
         checkpoint["over"] = bool(trainer.should_stop)
+        # Between two epochs Lightning has counted the next one as begun, and would skip its batches at a restart.
+        for part in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            if part["started"] == part["processed"]:
+                part["ready"] = part["started"]
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that lacks the state of any part; Lightning would go on with that part's defaults."""

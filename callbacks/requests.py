@@ -47,6 +47,7 @@ class Requests:
         self.run_dir = run_dir
         self.signal = 0
         self.lost = ""  # who took the run folder over, once that is known
+        self.place = "the start"  # what this rank is doing, for messages
         self._interrupts = 0
 
     def listen(self) -> None:

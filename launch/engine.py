@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,17 @@ class HardwareConfig:
     """Where a run computes."""
 
     accelerator: str = field(default="auto", metadata={"help": "auto, cpu or gpu"})
+    hang_timeout: float = field(
+        default=1800.0,
+        metadata={"help": "seconds without a batch after which a job ends, with every rank's stack; 0: never"},
+    )
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 (mixed: float32 master weights)"})
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise InputError(f"hardware.accelerator={self.accelerator}: use auto, cpu or gpu")
+        if self.hang_timeout < 0:
+            raise InputError(f"hardware.hang_timeout={self.hang_timeout:g}: must not be negative")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"hardware.precision={self.precision}: use fp32 or bf16")
 
@@ -138,7 +145,9 @@ def start(hardware: HardwareConfig) -> None:
         if not cpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         _no_compilation()
-        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", verbose=False)
+        # A little more than the watchdog's, which says where a rank hangs; a time-out of a collective does not.
+        limit = timedelta(seconds=hardware.hang_timeout + 60) if hardware.hang_timeout else timedelta(days=7)
+        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", timeout=limit, verbose=False)
 
 
 def _no_compilation() -> None:
@@ -148,11 +157,18 @@ def _no_compilation() -> None:
 
 
 def make_trainer(
-    zero: ZeroConfig, hardware: HardwareConfig, folder: Path, logger: Any, callbacks: list, **options: Any
+    zero: ZeroConfig,
+    hardware: HardwareConfig,
+    folder: Path,
+    logger: Any,
+    callbacks: list,
+    converted: bool = False,
+    **options: Any,
 ) -> pl.Trainer:
     """A Trainer over all ranks that torchrun started (or over this one process), sharded by DeepSpeed ZeRO.
 
-    `options` are the stage's own: epochs, gradient clipping, accumulation, validation interval.
+    `converted`: it will go on from a checkpoint that `convert=` wrote. `options` are the stage's own: epochs, gradient
+    clipping, accumulation, validation interval.
     """
     cpu = use_cpu(hardware)
     strategy = AnyDeviceDeepSpeedStrategy(
@@ -165,6 +181,8 @@ def make_trainer(
     )
     # torch optimizers are used as they are: DeepSpeed's own would be compiled at start-up.
     strategy.config["zero_force_ds_cpu_optimizer"] = False  # type: ignore[index]
+    if converted and zero.stage > 0:
+        strategy.config["checkpoint"] = {"load_universal": True}  # type: ignore[index]
     return pl.Trainer(
         accelerator="cpu" if cpu else "gpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),

@@ -94,13 +94,20 @@ def run_length(stage: str) -> set[str]:
 def _newest(checkpoints: Path, stage: str) -> Found | None:
     """The newest whole checkpoint of a stage; rank 0 looks, all ranks share in hashing."""
     seen = gather_objects(_look(checkpoints) if world()[0] == 0 else None)[0]
-    rejected = []
+    rejected, other_ranks = [], None
     for path, manifest, reason in seen:
         reason = reason or _hash(path, manifest)
         if not reason:
-            return path, manifest
+            if manifest.ranks != world()[1] and other_ranks is None:
+                other_ranks = path, manifest  # unless it was converted
+                continue
+            if other_ranks is None or manifest.step == other_ranks[1].step:
+                return path, manifest
+            break
         rejected.append((path, reason))
         log.warning("%s: rejected %s: %s", stage, path, reason)
+    if other_ranks is not None:
+        return other_ranks
     complete = [f"{path.name}: {reason}" for path, reason in rejected if not path.name.endswith(PARTIAL)]
     if complete:
         raise InputError(

@@ -25,6 +25,7 @@ from callbacks.held_out import HeldOutEvaluation
 from callbacks.requests import Interrupted, Requests
 from callbacks.samples import SampleTable
 from callbacks.throughput import Throughput
+from callbacks.watchdog import Watchdog
 from datamodules.contrastive import ContrastiveData
 from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
@@ -140,9 +141,8 @@ class Run:
             taken_by=self.folder.lock.taken_by,
         )
         checkpoints = Checkpoints(config.checkpoint, place, self.requests, resumed, whole_epochs=stage == "ppo")
-        trainer = make_trainer(
-            config.zero, config.hardware, folder, self.logger(stage, resumed), [*callbacks, checkpoints], **options
-        )
+        callbacks = [*callbacks, Watchdog(stage, config.hardware.hang_timeout, folder), checkpoints]
+        trainer = make_trainer(config.zero, config.hardware, folder, self.logger(stage, resumed), callbacks, **options)
         self.announce(stage, module)
         trainer.fit(module, datamodule=data, ckpt_path=str(resumed[0]) if resumed else None)
         self.close(trainer)
@@ -154,7 +154,7 @@ class Run:
         fit: FitConfig = getattr(self.config, stage).fit
         best = ExportBest(monitor, mode, self.folder.export(stage))
         callbacks = [
-            StopOnNonFinite(),
+            StopOnNonFinite(self.config.loss_spike),
             Throughput(stage, fit.batch_size / fit.accumulate),
             EarlyStopping(monitor, mode=mode, patience=fit.patience),
             best,

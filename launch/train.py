@@ -16,8 +16,10 @@ import transformers
 
 from callbacks.checkpoints import stop_if_taken
 from callbacks.requests import REQUEUE_CODE, Interrupted, Requests
+from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
 from launch.schema import TrainConfig
+from lightning_modules.collectives import world
 
 log = logging.getLogger("llm2er")
 
@@ -32,22 +34,40 @@ def main(config: TrainConfig) -> None:
         if first:
             print(describe_plan(config))
         return
-    requests = Requests(Path(config.run_dir))
+    if config.convert:
+        from launch.convert import convert
+
+        print(convert(Path(config.convert), config.world_size, Path(config.out)))
+        return
+    run_dir = Path(config.run_dir)
+    look_back(run_dir)
+    requests = Requests(run_dir)
     requests.listen()
+    try:
+        run_all(config, requests)
+    except Interrupted as interrupted:
+        log.info("%s", interrupted)
+        if interrupted.requeue:
+            if first:
+                ask_for_requeue(run_dir, str(interrupted))
+            raise SystemExit(REQUEUE_CODE) from interrupted
+    except Exception as error:
+        remember_failure(run_dir, requests.place, error)
+        raise
+
+
+def run_all(config: TrainConfig, requests: Requests) -> None:
+    """Opens the run folder, runs the stages, and lets it go."""
     from launch.engine import start
 
     start(config.hardware)
     from launch.stages import Run
 
     run = Run(config, requests)
-    if first:
+    if world()[0] == 0:
         run.folder.lock.beat(requests.replaced)
     try:
         run_stages(run)
-    except Interrupted as interrupted:
-        log.info("%s", interrupted)
-        if interrupted.requeue:
-            raise SystemExit(REQUEUE_CODE) from interrupted
     finally:
         run.folder.lock.release()
 
