@@ -28,11 +28,13 @@ from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
+# DeepSpeed imports it with the first optimizer, and with it all of torch.compile: most of the time of a small start.
+import deepspeed.runtime.zero.muon.original_muon  # noqa: E402,F401
 import pytorch_lightning as pl  # noqa: E402
 
 from callbacks.checkpoint_folder import RejectedError, candidates, inspect  # noqa: E402
 from launch import stages, train  # noqa: E402
-from launch.config import load  # noqa: E402
+from launch.config import command  # noqa: E402
 from launch.result import result  # noqa: E402,F401 - imported here so that no rank has to
 from launch.schema import TrainConfig  # noqa: E402
 from lightning_modules.collectives import sum_over_ranks, world  # noqa: E402
@@ -93,13 +95,15 @@ class LossLog(pl.Callback):
                 file.write(f"{trainer.current_epoch} {index} {trainer.global_step} {value.hex()}\n")
 
 
-def rank_main(rank: int, port: int, launch: str, stage: str, arguments: list[str], log: Path) -> None:
-    """What one rank does from fork to end."""
+def rank_main(
+    rank: int, ranks: int, port: int, launch: str, stage: str, arguments: list[str], log: Path, also: list
+) -> None:
+    """What one rank does from fork to end; `also`: callbacks that disturb it."""
     os.setpgid(0, 0)
     os.environ |= {
-        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS), "LOCAL_WORLD_SIZE": str(RANKS)},
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"},
-        **{"TORCHELASTIC_RUN_ID": launch, "TORCHELASTIC_RESTART_COUNT": "0"},
+        "TORCHELASTIC_RUN_ID": launch,
     }
     output = os.open(log.with_suffix(f".rank{rank}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -107,27 +111,27 @@ def rank_main(rank: int, port: int, launch: str, stage: str, arguments: list[str
     make = stages.make_trainer
 
     def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN003, ANN202
-        logged = [*callbacks, LossLog(log)] if callbacks else callbacks  # generation has none
+        logged = [*callbacks, *also, LossLog(log)] if callbacks else callbacks  # generation has none
         return make(zero, hardware, folder, logger, logged, **options)
 
     stages.make_trainer = watched
-    config, _ = load(TrainConfig, [*arguments, f"stage={stage}"])
-    train.main(config)
+    sys.argv = ["launch/train.py", *arguments, f"stage={stage}"]
+    command(train.main, TrainConfig, train.__doc__)
 
 
-def start(stage: str, arguments: list[str], log: Path) -> list[int]:
+def start(stage: str, arguments: list[str], log: Path, ranks: int = RANKS, also: list | None = None) -> list[int]:
     """Forks the ranks of one attempt."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launch, pids = uuid.uuid4().hex, []
-    for rank in range(RANKS):
+    for rank in range(ranks):
         if pid := os.fork():
             pids.append(pid)
             continue
         code = 1
         try:
-            rank_main(rank, port, launch, stage, arguments, log)
+            rank_main(rank, ranks, port, launch, stage, arguments, log, also or [])
             code = 0
         except SystemExit as leave:
             code = int(leave.code or 0)

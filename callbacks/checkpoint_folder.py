@@ -187,7 +187,8 @@ def _remove(path: Path) -> None:
 
 def set_aside(folder: Path, newer_than: int) -> Path | None:
     """Moves checkpoints of later steps out of the way of a run that goes back; returns where, if there were any."""
-    moved = [path for path in candidates(folder) if _step(path) > newer_than and not path.name.endswith(PARTIAL)]
+    whole = [path for path in candidates(folder) if not path.name.endswith(PARTIAL)]
+    moved = [path for path in whole if _step(path) > newer_than]
     if not moved:
         return None
     number = 1

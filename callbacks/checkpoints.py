@@ -91,6 +91,7 @@ class Checkpoints(Checkpoint):
         self.config, self.place, self.requests, self.resumed = config, place, requests, resumed
         self.whole_epochs = whole_epochs
         self._saved_step = resumed[1].step if resumed else -1
+        self._tried_step = max(self._saved_step, 0)
         self._saved_at = time.monotonic()
         self._seen_step = self._saved_step
         self._pending = Wish()
@@ -144,7 +145,7 @@ class Checkpoints(Checkpoint):
     def _due(self, trainer: pl.Trainer) -> bool:
         minutes, steps = self.config.every_minutes, self.config.every_n_steps
         by_time = minutes > 0 and world()[0] == 0 and time.monotonic() - self._saved_at >= 60 * minutes
-        return by_time or (steps > 0 and trainer.global_step - max(self._saved_step, 0) >= steps)
+        return by_time or (steps > 0 and trainer.global_step - self._tried_step >= steps)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """With `keep_best` a new best product is saved with its state."""
@@ -168,7 +169,7 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         if step == self._saved_step:
             return self.place.folder / step_name(step)
-        began = time.monotonic()
+        began, self._tried_step = time.monotonic(), step
         stop_if_taken(self.place.taken_by)
         for logger in trainer.loggers:
             logger.save()
@@ -238,11 +239,11 @@ class Checkpoints(Checkpoint):
     def _refused(self, told: str, partial: Path) -> None:
         if world()[0] == 0:
             shutil.rmtree(partial, ignore_errors=True)
-        self._saved_at = time.monotonic()  # tried again after the usual time
+        self._saved_at = time.monotonic()
         message = f"{partial.name.removesuffix(PARTIAL)} could not be saved in {partial.parent}: {told}"
         if self.config.on_failure == "stop":
             raise InputError(f"{message}; free some space and run the same command again, which goes on")
-        log.warning("%s; the run goes on, and older checkpoints stand (checkpoint.on_failure=go_on)", message)
+        log.warning("%s; the run goes on, older checkpoints stand, the next is tried when it is due", message)
 
     # ---- what Lightning forgets
 

@@ -45,8 +45,11 @@ class DurableShards(TorchCheckpointEngine):
             action()
         except OSError as error:
             self.failure = f"{error.strerror} ({error.filename})" if error.filename else str(error)
-        except RuntimeError as error:  # torch's writer tells of a full disk so
-            self.failure = str(error).splitlines()[0]
+        except RuntimeError as error:  # torch's writer fails over a full disk in words of its own
+            cause = error.__cause__ or error.__context__
+            self.failure = (
+                cause.strerror if isinstance(cause, OSError) else ""
+            ) or "the disk took only a part of a file"
 
     def load(self, path: str, map_location: Any = None) -> Any:
         """Reads one file."""
