@@ -93,6 +93,7 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         engine.save_checkpoint(
             str(filepath), tag=SHARDS, client_state=kept, save_latest=False, exclude_frozen_parameters=True
         )
+        self._release_small_parameters()
         self.write_failure = shards.failure
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -102,7 +103,15 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         _, state = engine.load_checkpoint(
             str(checkpoint_path), tag=SHARDS, load_lr_scheduler_states=False, load_module_strict=False
         )
+        self._release_small_parameters()
         return state
+
+    def _release_small_parameters(self) -> None:
+        """Under ZeRO-3 saving and loading leave the small parameters gathered, and a step then does not notice which
+        of them are used outside of the module that owns them; it fails as soon as they are released ("tracing error").
+        """
+        if small := getattr(self.deepspeed_engine.optimizer, "persistent_parameters", None):
+            small[0].partition(small)
 
     def read_shards(self, folder: Path) -> None:
         """Reads every shard that this rank will need again, and drops it."""

@@ -142,7 +142,15 @@ class Run:
         )
         checkpoints = Checkpoints(config.checkpoint, place, self.requests, resumed, whole_epochs=stage == "ppo")
         callbacks = [*callbacks, Watchdog(stage, config.hardware.hang_timeout, folder), checkpoints]
-        trainer = make_trainer(config.zero, config.hardware, folder, self.logger(stage, resumed), callbacks, **options)
+        trainer = make_trainer(
+            config.zero,
+            config.hardware,
+            folder,
+            self.logger(stage, resumed),
+            callbacks,
+            converted=resumed is not None and resumed[1].universal,
+            **options,
+        )
         self.announce(stage, module)
         trainer.fit(module, datamodule=data, ckpt_path=str(resumed[0]) if resumed else None)
         self.close(trainer)

@@ -208,7 +208,7 @@ def other_ranks(work: Path, zero: int = 3) -> dict:
         refused = run(work, "two", "rating", *fixed, f"resume={path}", ranks=ranks)
         out = Path(f"{path}-{ranks}-ranks")
         told = convert(path, ranks, out)
-        seen = run(work, "two", "rating", *fixed, f"resume={out}", "checkpoint.every_n_steps=5", ranks=ranks)
+        seen = run(work, "two", "rating", *fixed, f"resume={out}", "checkpoint.keep=99", ranks=ranks)
         after = losses(seen["log"])[0]
         gaps = [abs(float.fromhex(v) / ranks - float.fromhex(expected[k]) / 2) for k, v in after.items()]
         found[ranks] = {
