@@ -79,16 +79,21 @@ class BatchPlan:
 
 
 class PlanSampler(Sampler):
-    """Yields (epoch, micro step) for a data set whose items are whole batches."""
+    """Yields (epoch, micro step) for a data set whose items are whole batches; can start within an epoch."""
 
     def __init__(self, plan: BatchPlan) -> None:
-        self.plan, self.epoch = plan, 0
+        self.plan, self.epoch, self._start = plan, 0, 0
 
     def __len__(self) -> int:
         return self.plan.micro_steps
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter([(self.epoch, step) for step in range(self.plan.micro_steps)])
+        start, self._start = self._start, 0
+        return iter([(self.epoch, step) for step in range(start, self.plan.micro_steps)])
+
+    def seek(self, epoch: int, micro_step: int) -> None:
+        """The next pass begins at this place; later ones at the beginning of their epoch."""
+        self.epoch, self._start = epoch, micro_step
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""

@@ -79,6 +79,24 @@ class PPOModule(pl.LightningModule):
                 part.eval()
         return self
 
+    # ---- checkpoints, which are made between iterations
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Adds what the engine does not know: KL controller, reward statistics, the discriminator and its optimizer."""
+        moments = {name: moments.state() for name, moments in self.moments.items()}
+        adversary = self.adversary.state() if self.adversary is not None else None
+        checkpoint["ppo"] = {"kl_coef": self.kl.coefficient, "moments": moments, "adversary": adversary}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Restores it; every part must be there."""
+        state = checkpoint["ppo"]
+        self.kl.coefficient = state["kl_coef"]
+        for name, moments in self.moments.items():
+            moments.load(state["moments"][name])
+        if self.adversary is not None:
+            self.scorer.to(self.device)
+            self.adversary.load(state["adversary"])
+
     # ---- rollout
 
     def sample(self) -> Iterator[MiniBatch]:

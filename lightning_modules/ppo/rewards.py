@@ -85,6 +85,14 @@ class RunningMoments:
         self.mean += gap * count / total
         self.count = total
 
+    def state(self) -> dict[str, float]:
+        """For a checkpoint."""
+        return {"count": self.count, "mean": self.mean, "squares": self._squares}
+
+    def load(self, state: dict[str, float]) -> None:
+        """The inverse of `state`."""
+        self.count, self.mean, self._squares = state["count"], state["mean"], state["squares"]
+
     @property
     def std(self) -> float:
         """Population standard deviation, not below 1e-4."""
