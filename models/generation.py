@@ -48,14 +48,20 @@ def uniforms(seed: int, iteration: int, records: list[int], length: int, samples
     return torch.from_numpy(np.stack(rows))
 
 
-def choose(logits_BV: Tensor, uniform_B: Tensor | None, sampling: Sampling | None = None) -> Tensor:
-    """The next tokens [B]: the likeliest, or by inversion of the distribution function at `uniform_B`."""
+def choose(logits_BV: Tensor, uniform_B: Tensor | None, sampling: Sampling | None = None) -> tuple[Tensor, Tensor]:
+    """(next tokens [B], their log-probabilities [B] under the whole vocabulary).
+
+    The likeliest, or by inversion of the distribution function at `uniform_B`.
+    """
     if uniform_B is None:
-        return logits_BV.argmax(-1)
+        most_B, token_B = logits_BV.max(-1)
+        return token_B, most_B - logits_BV.logsumexp(-1)
     if sampling is not None and (sampling.top_k or sampling.top_p < 1):
         logits_BK, token_BK = _likeliest(logits_BV, sampling)
-        return token_BK.gather(1, choose(logits_BK, uniform_B)[:, None])[:, 0]
-    weight_BV = (logits_BV - logits_BV.max(-1, keepdim=True).values).exp_()
+        place_B1 = choose(logits_BK, uniform_B)[0][:, None]
+        return token_BK.gather(1, place_B1)[:, 0], logits_BK.gather(1, place_B1)[:, 0] - logits_BV.logsumexp(-1)
+    most_B1 = logits_BV.max(-1, keepdim=True).values
+    weight_BV = (logits_BV - most_B1).exp_()
     # In two steps, the sum of each block and then the entries of one: a running sum over the whole vocabulary in
     # float64 would take longer than the last layer of a small model.
     weight_BGN = F.pad(weight_BV, (0, -weight_BV.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
@@ -66,7 +72,8 @@ def choose(logits_BV: Tensor, uniform_B: Tensor | None, sampling: Sampling | Non
     within_BN = weight_BGN.gather(1, block_B1[..., None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
     # The last entry may fall short of the block's sum by rounding; the clamp keeps the choice at the last likely one.
     target_B1 = torch.minimum(target_B1, within_BN[:, -1:] * (1 - 1e-15))
-    return (block_B1 * BLOCK + torch.searchsorted(within_BN, target_B1, right=True))[:, 0]
+    token_B1 = block_B1 * BLOCK + torch.searchsorted(within_BN, target_B1, right=True)
+    return token_B1[:, 0], (logits_BV.gather(1, token_B1) - most_B1)[:, 0] - until_BG[:, -1].log().float()
 
 
 def _likeliest(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -145,12 +152,14 @@ def generate(
         hidden_RW.new_zeros((batch, length, hidden_RW.shape[1])),
     )
     row_R = torch.arange(batch, device=device)
+    going_R = torch.ones_like(row_R, dtype=torch.bool)
     for step in range(length):
-        logits_RV = head_logits(lm, hidden_RW).float()
-        token_R = choose(logits_RV, None if uniform_BT is None else uniform_BT[row_R, step], sampling)
-        going_R = made.mask_BT[row_R, step - 1] > 0 if step else torch.ones_like(row_R, dtype=torch.bool)
-        going_R = going_R & (made.response_BT[row_R, step - 1] != end) if step else going_R
-        _write(made, step, row_R[going_R], token_R[going_R], logits_RV[going_R], hidden_RW[going_R])
+        uniform_R = None if uniform_BT is None else uniform_BT[row_R, step]
+        token_R, log_prob_R = choose(head_logits(lm, hidden_RW).float(), uniform_R, sampling)
+        made.response_BT[row_R, step] = torch.where(going_R, token_R, fill)
+        made.mask_BT[row_R, step] = going_R.long()
+        made.log_prob_BT[row_R, step] = log_prob_R * going_R
+        made.hidden_BTW[row_R, step] = hidden_RW * going_R[:, None]
         going_R = going_R & (token_R != end)
         going = int(going_R.sum())
         if going == 0 or step == length - 1:
@@ -158,7 +167,7 @@ def generate(
         if going <= (1 - WORTH_MOVING) * len(row_R):
             kept = going_R.nonzero()[:, 0]
             cache.batch_select_indices(kept)
-            row_R, token_R, mask_RS = row_R[kept], token_R[kept], mask_RS[kept]
+            row_R, going_R, token_R, mask_RS = row_R[kept], going_R[kept], token_R[kept], mask_RS[kept]
         mask_RS = F.pad(mask_RS, (0, 1), value=1)
         hidden_RW = _step(lm, cache, mask_RS, input_ids=token_R[:, None])
     return made
@@ -175,9 +184,3 @@ def _step(lm: nn.Module, cache: Cache, mask_RS: Tensor, **inputs: Tensor) -> Ten
         use_cache=True,
     )
     return output.last_hidden_state[:, -1]
-
-
-def _write(made: Generated, step: int, row_R: Tensor, token_R: Tensor, logits_RV: Tensor, hidden_RW: Tensor) -> None:
-    made.response_BT[row_R, step], made.mask_BT[row_R, step] = token_R, 1
-    made.log_prob_BT[row_R, step] = logits_RV.gather(1, token_R[:, None])[:, 0] - logits_RV.logsumexp(-1)
-    made.hidden_BTW[row_R, step] = hidden_RW
