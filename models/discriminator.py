@@ -23,6 +23,11 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(trunk.config.hidden_size, 1)
         self.begin = begin  # the token put before a text, so that its first token has something to its left
 
+    @property
+    def vocabulary(self) -> int:
+        """Entries of the tokenizer that it reads."""
+        return self.trunk.config.vocab_size
+
     def forward(self, text_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Logits z [B, T]; P_D(token is of the high-quality set) = sigmoid(z), reading the text up to that token."""
         first_B1 = torch.full_like(text_BT[:, :1], self.begin)

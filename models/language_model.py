@@ -159,6 +159,16 @@ def _plain(lm: nn.Module) -> PreTrainedModel:
     return lm.get_base_model() if isinstance(lm, PeftModel) else lm
 
 
+def check_context(lm: nn.Module, prompt_tokens: int, new_tokens: int) -> None:
+    """Refuses prompts and responses that together are longer than the model's context."""
+    room = getattr(_plain(lm).config.get_text_config(), "max_position_embeddings", None)
+    if room and prompt_tokens + new_tokens > room:
+        raise InputError(
+            f"prompt.max_prompt_tokens={prompt_tokens} and prompt.max_new_tokens={new_tokens} make more than the "
+            f"{room} positions of the language model; lower one of them"
+        )
+
+
 def fuse_activations(model: nn.Module) -> nn.Module:
     """Replaces the element-wise GELU of GPT-2 by torch's kernel of the same function: a fifth of a training step."""
     for module in model.modules():

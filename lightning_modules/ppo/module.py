@@ -28,6 +28,7 @@ from lightning_modules.ppo.reference import freeze_reference, reference_adapter
 from lightning_modules.ppo.rewards import RunningMoments, Scorer
 from lightning_modules.ppo.rollout import MiniBatch, Rollout, RolloutStream, mini_batches
 from metrics.diversity import distinct_corpus
+from metrics.errors import InputError
 from models.explainer import Explainer, Reading, save_explainer
 from models.generation import Generated, generate, uniforms
 
@@ -154,18 +155,31 @@ class PPOModule(pl.LightningModule):
     # ---- score
 
     def score(self, rollout: Rollout) -> Rollout:
-        """Adds the raw rewards, each rank scoring its share."""
+        """Adds the raw rewards, each rank scoring its share; what is wrong with them is said on every rank."""
         rank, ranks = world()
         share = torch.arange(len(rollout)).tensor_split(ranks)[rank]
         response_MT, mask_MT = rollout.response_BT[share].to(self.device), rollout.mask_BT[share].to(self.device)
-        names = self.prompts.candidate_names(rollout.record_B[share].tolist())
+        names = self.prompts.candidate_names(rollout.record_B.tolist())
+        if lacking := [r for r, found in zip(rollout.record_B.tolist(), names, strict=True) if not found]:
+            raise InputError(
+                f"records {_shown(lacking)} have no candidate concepts to reward; train the rating stage again with "
+                "graph.candidates of at least 1"
+            )
         self.scorer.to(self.device)
-        scores = self.scorer.score(response_MT, mask_MT, names)
+        scores = self.scorer.score(response_MT, mask_MT, [names[i] for i in share.tolist()])
         rollout.rewards = {
             "ccr": self._gather(scores.ccr_B.float()),
             "hqar": self._gather(scores.hqar_B.float()),
             "hqar_token": self._gather(scores.hqar_BT.float()),
         }
+        for name in ("ccr", "hqar"):
+            bad_B = ~torch.isfinite(rollout.rewards[name])
+            if bad_B.any():
+                bad = _shown(rollout.record_B[bad_B].tolist())
+                raise InputError(
+                    f"the {name} reward of records {bad} is not finite; nothing was updated. Train the {name} stage "
+                    f"again with a lower {name}.fit.lr, or use hardware.precision=fp32"
+                )
         return rollout
 
     # ---- advantages
@@ -326,6 +340,11 @@ class PPOModule(pl.LightningModule):
 
 def _embed(model: Explainer, batch: PromptBatch) -> Tensor:
     return model.embed_prompt(batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B)
+
+
+def _shown(records: list[int]) -> str:
+    unique = list(dict.fromkeys(records))
+    return ", ".join(map(str, unique[:10])) + (" ..." if len(unique) > 10 else "")
 
 
 def _read(model: Explainer, batch: PromptBatch, entropy_gradient: bool = False) -> Reading:
