@@ -24,6 +24,7 @@ class Draw:
     weight_B: np.ndarray  # float32: 1, or 0 for a repeated row
     step_rows: np.ndarray  # the whole global batch of this optimizer step, the same on every rank
     micro_rows: np.ndarray  # the whole micro-batch over all ranks, the same on every rank
+    least: int  # rows of the rank that has the fewest, the same on every rank
     scale: float  # ranks * micro-batches / records in the global batch
 
 
@@ -75,7 +76,8 @@ class BatchPlan:
         weight = np.ones(max(len(rows), 1), dtype=np.float32)
         if len(rows) == 0:
             rows, weight = step_rows[:1], np.zeros(1, dtype=np.float32)
-        return Draw(rows, weight, step_rows, micro_rows, self.world * self.accumulate / len(step_rows))
+        least = max(len(micro_rows) // self.world, 1)
+        return Draw(rows, weight, step_rows, micro_rows, least, self.world * self.accumulate / len(step_rows))
 
 
 class PlanSampler(Sampler):

@@ -53,7 +53,7 @@ from lightning_modules.ppo.rewards import Scorer
 from lightning_modules.rating import RatingModule, infer_evidence, load_rating_model
 from models.discriminator import load_discriminator, new_discriminator
 from models.explainer import load_explainer, new_explainer
-from models.language_model import create_language_model, load_tokenizer
+from models.language_model import check_context, create_language_model, load_tokenizer
 from models.text_encoder import create_encoder, load_encoder
 
 log = logging.getLogger("llm2er")
@@ -258,6 +258,7 @@ def explanation(run: Run) -> dict:
     pl.seed_everything(config.seed, verbose=False)
     tokenizer = load_tokenizer(name)
     explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)
+    check_context(explainer.lm, config.prompt.max_prompt_tokens, config.prompt.max_new_tokens)
     module = ExplanationModule(config.explanation, explainer, tokenizer)
     module.max_new_tokens = config.prompt.max_new_tokens
     fit = config.explanation.fit
@@ -343,9 +344,11 @@ def ppo(run: Run) -> dict:
         fill, lr = tokenizer.pad_token_id, config.ppo.discriminator_lr
         adversary = Adversary(scorer.discriminator, real, fill, config.hqar.smoothing, lr, config.seed)
     prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed, config.ppo.samples_per_prompt)
+    policy = load_explainer(source)
+    check_context(policy.lm, config.prompt.max_prompt_tokens, config.prompt.max_new_tokens)
     module = PPOModule(
         config.ppo,
-        load_explainer(source),
+        policy,
         tokenizer,
         scorer,
         prompts,

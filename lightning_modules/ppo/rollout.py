@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from datamodules.batches import BatchPlan
-from datamodules.prompts import PromptBatch
+from datamodules.prompts import ROWS_A_PART, PromptBatch
 
 
 @dataclass
@@ -73,6 +73,7 @@ def mini_batches(
             weight_M1 = torch.from_numpy(draw.weight_B)[:, None].long()
             batch = prompts(rollout.record_B[rows_M], rollout.response_BT[rows_M], rollout.mask_BT[rows_M] * weight_M1)
             batch.scale = float(plan.world * plan.accumulate)
+            batch.parts = max(1, draw.least // ROWS_A_PART)
             yield MiniBatch(
                 batch,
                 rollout.log_prob_BT[rows_M],
