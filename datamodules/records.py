@@ -212,7 +212,7 @@ def accepted(
     Either all of them have a split or none has: where some do, those without are faulty.
     """
     kept = _Growing()
-    line_of: dict[tuple[int, int], int] = {}
+    line_of: dict[int, int] = {}
     for entry in raw:
         if isinstance(entry, BadRecord):
             left_out.reject(entry)
@@ -222,18 +222,21 @@ def accepted(
         if fault is not None:
             left_out.reject(BadRecord(record.line, *fault))
             continue
-        pair = kept.users[record.user], kept.items[record.item]
+        user, item = kept.users[record.user], kept.items[record.item]
+        pair = user << 32 | item
         if pair in line_of:
             detail = f"user {record.user} and item {record.item} already stand in line {line_of[pair]}"
             left_out.reject(BadRecord(record.line, "duplicate user and item", detail))
             continue
         line_of[pair] = record.line
-        kept.add(record, *pair)
+        kept.add(record, user, item)
     return _with_one_kind_of_split(kept.finish(), left_out)
 
 
 def normalise(text: str) -> str:
     """Unicode NFC, control characters removed, white space collapsed to single blanks."""
+    if text.isascii() and text.isprintable() and "  " not in text and text == text.strip():
+        return text
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     if not text.isprintable():
@@ -242,26 +245,25 @@ def normalise(text: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _name(text: str) -> str:
-    return normalise(text).lower()
+def _names(concept: str, opinion: str) -> tuple[str, str]:
+    return normalise(concept).lower(), normalise(opinion)
 
 
 def _normalised(record: RawRecord) -> RawRecord:
     """Concepts are lower-cased: they are found in texts whatever their case, and two spellings are one concept."""
-    mentions = record.mentions
+    line, user, item, rating, text, mentions, split, time, title = record
     if mentions is not None:
-        mentions = [(_name(name), normalise(opinion), polarity) for name, opinion, polarity in mentions]
-    return record._replace(
-        explanation=normalise(record.explanation), mentions=mentions, item_title=normalise(record.item_title)
-    )
+        mentions = [(*_names(concept, opinion), polarity) for concept, opinion, polarity in mentions]
+    return RawRecord(line, user, item, rating, normalise(text), mentions, split, time, normalise(title))
 
 
 def _fault(record: RawRecord, low: float, high: float) -> tuple[str, str] | None:
     """(reason, detail) of the first fault of a normalised record."""
     mentions = record.mentions or ()
-    texts = (record.user, record.item, record.explanation, record.item_title)
-    words = [text for concept, opinion, _ in mentions for text in (concept, opinion)]
-    if any(not text.isascii() and _SURROGATE.search(text) for text in (*texts, *words)):
+    texts = record.user + record.item + record.explanation + record.item_title
+    for concept, opinion, _ in mentions:
+        texts += concept + opinion
+    if not texts.isascii() and _SURROGATE.search(texts):
         return "not UTF-8", "holds bytes or escapes that are not valid UTF-8 text"
     for key, name in (("user", record.user), ("item", record.item)):
         if not name.strip():

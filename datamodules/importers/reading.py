@@ -125,15 +125,19 @@ def _unpacked(plain: BinaryIO) -> Any:
 def text_of(row: Row, key: str) -> str:
     """A text that must be there; a number becomes its digits. Emptiness is judged by datamodules.records."""
     value = row.get(key)
+    if type(value) is str:
+        return value
     if value is None:
         raise Unusable("missing key", f"has no '{key}'")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unusable("wrong type", f"'{key}' is {value!r:.40} where a text is due")
     return str(value)
 
 
 def rating_of(row: Row, key: str) -> float:
     """A rating as a number; whether it is finite and in range is judged by datamodules.records."""
+    if type(rating := row.get(key)) in (int, float) and abs(rating) < LATEST:
+        return float(rating)
     text = text_of(row, key)
     try:
         return float(text)
@@ -175,6 +179,8 @@ def date_of(row: Row, key: str, *layouts: str) -> int | None:
 
 def polarity_of(value: Any) -> int:
     """-1, 0 or 1, given as a number or its text."""
+    if value in (-1, 0, 1) and type(value) is int:
+        return value
     try:
         polarity = float(value)
     except (TypeError, ValueError, OverflowError):
