@@ -51,6 +51,8 @@ class BuildOptions(ConceptOptions, SentenceOptions, NarrowOptions):
         ConceptOptions.__post_init__(self)
         SentenceOptions.__post_init__(self)
         NarrowOptions.__post_init__(self)
+        if self.max_words and self.explanation == "sentence":
+            raise InputError(f"max_words={self.max_words} cuts whole texts: with explanation=sentence use sentence_max_words.")
         if self.on_bad_record not in ("error", "skip"):
             raise InputError(f"on_bad_record={self.on_bad_record} is unknown: use error or skip.")
         if self.split not in ("random", "last_out"):
@@ -87,11 +89,11 @@ def assemble(
     """The tables and the manifest of `build_corpus`, not yet written."""
     left_out = LeftOut(str(source.get("file", "records")), options.on_bad_record)
     records = narrowed(accepted(raw, options.rating_min, options.rating_max, left_out), options, left_out)
+    records, cut = _cut(records, options.max_words)
     _need_records(len(records), left_out)
     split_R, splits = split_records(records, options.split, options.split_seed, left_out.file)
     _need_train(split_R, left_out)
     records, split_R, reviews, named = _with_concepts(records, split_R, splits, options, left_out)
-    records, cut = _cut(records, options.max_words)
     unseen_by_name = cold(records, split_R)
     if splits == "given" and options.on_bad_record == "error":
         _refuse_cold(unseen_by_name, left_out.file)
@@ -101,7 +103,7 @@ def assemble(
         records = replace(records, rating_R=1 + 4 * share_R)
     tables = corpus_tables(records, split_R, concepts, mentions)
     if reviews is not None:
-        tables["reviews"] = pa.table({"record": tables["records"]["record"], "review": pa.array(reviews)})
+        tables["reviews"] = reviews
     side_files = with_facts(tables, sides or Sides(), options.on_bad_record)
     chosen = {option.name: getattr(options, option.name) for option in fields(BuildOptions)}
     mapped = {"rating_min": 1.0, "rating_max": 5.0} if options.rating_map else {}
@@ -148,7 +150,7 @@ def _refuse_cold(found: Mapping[str, list[str]], file: str) -> None:
 
 def _with_concepts(
     records: Records, split_R: np.ndarray, splits: str, options: BuildOptions, left_out: LeftOut
-) -> tuple[Records, np.ndarray, list[str] | None, str]:
+) -> tuple[Records, np.ndarray, pa.Table | None, str]:
     """(records with mentions, their split, whole reviews where sentences were chosen, where the concepts come from).
 
     Concepts are those that the records give (if any record does, one without has none), or are fitted on the train
@@ -164,10 +166,10 @@ def _with_concepts(
                 "use concept_source=statistical, or explanation=whole."
             )
         return records, split_R, None, "given"
-    sign_R = rating_signs(records, options.rating_min, options.rating_max)
+    sign_R = rating_signs(records.rating_R, options.rating_min, options.rating_max)
     by_sentence = options.explanation == "sentence"
-    extractor = fitted_extractor(records.explanations, sign_R, split_R, options, by_sentence)
-    named = "extracted" if options.concept_source in ("auto", "given", "statistical") else options.concept_source
+    extractor = fitted_extractor(records.explanations, sign_R, split_R == TRAIN, options, by_sentence)
+    named = "extracted" if options.concept_source in ("auto", "statistical") else options.concept_source
     if not by_sentence:
         mentions = mentions_of(found_in(records.explanations, extractor), sign_R, extractor.concepts)
         return replace(records, mentions=mentions), split_R, None, named
@@ -176,16 +178,27 @@ def _with_concepts(
         text, concepts = choose(review, sign, extractor, options)
         texts.append(text)
         found.append(concepts)
-    mentions = mentions_of(found, sign_R, extractor.concepts)
     has_R = np.array([bool(text) for text in texts])
     left_out.count(records.line_R[~has_R].tolist(), "no sentence names a concept")
-    kept = replace(records, mentions=mentions).where(has_R)
-    _need_records(len(kept), left_out)
-    reviews = kept.explanations
-    kept = replace(kept, explanations=[text for text in texts if text])
+    _need_records(int(has_R.sum()), left_out)
+    reviews = _reviews_table(records.explanations, has_R, sign_R, split_R)
+    mentions = mentions_of(found, sign_R, extractor.concepts)
+    kept = replace(records, explanations=texts, mentions=mentions).where(has_R)
     split_R = split_R[has_R]
-    # A user whose only train record explains nothing keeps a test record: moved to train, where it was fitted on nothing.
+    # A user whose only train record explains nothing keeps a test record: moved to train, where nothing was fitted on it.
     return kept, warmed(kept, split_R) if splits == "random" else split_R, reviews, named
+
+
+def _reviews_table(texts: list[str], has_R: np.ndarray, sign_R: np.ndarray, split_R: np.ndarray) -> pa.Table:
+    """The whole reviews, those that explain nothing included (no record): what concepts were fitted on can be read again."""
+    return pa.table(
+        {
+            "record": pa.array(np.cumsum(has_R) - 1, pa.int32(), mask=~has_R),
+            "review": pa.array(texts),
+            "sign": pa.array(sign_R, pa.int8()),
+            "fitted": pa.array(split_R == TRAIN),
+        }
+    )
 
 
 def _cut(records: Records, max_words: int) -> tuple[Records, int]:

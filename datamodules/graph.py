@@ -40,6 +40,12 @@ PLAIN: tuple[Relation, ...] = (
     ("concept", "of", "item"),
 )
 
+# By which relation a node that is new hears of its concepts, typed or plain.
+_INTO: dict[str, tuple[Relation, Relation]] = {
+    "user": (("concept", "liked_by", "user"), ("concept", "mentioned_by", "user")),
+    "item": (("concept", "praised_in", "item"), ("concept", "of", "item")),
+}
+
 
 @dataclass(frozen=True)
 class GraphConfig:
@@ -54,6 +60,13 @@ class GraphConfig:
     leave_one_out: bool = field(
         default=True, metadata={"help": "false shows a train record its own edges: only to measure what the leak does"}
     )
+    sampling: str = field(
+        default="full",
+        metadata={"help": "what a rating batch reads: the full graph, or neighbor (around its users and items)"},
+    )
+    neighbors: int = field(
+        default=15, metadata={"help": "sampling=neighbor: most in-edges of each relation for a node; 0: all"}
+    )
     candidate_source: str = field(
         default="paths", metadata={"help": "paths (the graph's), or random concepts: a control for ablations"}
     )
@@ -63,6 +76,10 @@ class GraphConfig:
             raise InputError(f"graph.relations={self.relations}: use typed or plain")
         if self.candidate_source not in ("paths", "random"):
             raise InputError(f"graph.candidate_source={self.candidate_source}: use paths or random")
+        if self.sampling not in ("full", "neighbor"):
+            raise InputError(f"graph.sampling={self.sampling}: use full or neighbor")
+        if self.neighbors < 0:
+            raise InputError(f"graph.neighbors={self.neighbors}: must be 0 (all) or more")
         if self.folds < 2:
             raise InputError(f"graph.folds={self.folds}: at least 2 are needed to leave a record's fold out")
         if self.candidates < 1:
@@ -169,6 +186,36 @@ def _sorted_rows(rows_I3: np.ndarray) -> np.ndarray:
     new_I = np.ones(len(rows_I3), dtype=bool)
     new_I[1:] = (rows_I3[1:] != rows_I3[:-1]).any(axis=1)
     return rows_I3[new_I]
+
+
+def with_new_nodes(
+    graph: ConceptGraph, concepts_of: dict[str, dict[int, list[int]]], node_counts: dict[str, int]
+) -> ConceptGraph:
+    """The graph with more users and items, and with edges from concepts into nodes that no train record tells of.
+
+    `concepts_of` is {user or item: {node: its concepts}}. An edge says that the user likes, or the item is praised for, the
+    concept. Edges run into these nodes alone, so that the states of all others stay what they were.
+    """
+    data, incidences = HeteroData(), dict(graph.incidences)
+    for kind, count in node_counts.items():
+        data[kind].num_nodes = count
+    for relation in graph.relations:
+        data[relation].edge_index = graph.data[relation].edge_index
+        data[relation].edge_count = graph.data[relation].edge_count
+    for kind, nodes in concepts_of.items():
+        relation = next(r for r in _INTO[kind] if r in graph.incidences)
+        pairs = [(concept, node) for node, concepts in nodes.items() for concept in concepts]
+        index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+        old, number = data[relation].edge_index, index.shape[1]
+        edge_I, record_I = incidences[relation]
+        # Contributed to by a record of its own, numbered behind all others: leave-one-out never takes it away.
+        incidences[relation] = (
+            torch.cat([edge_I, old.shape[1] + torch.arange(number)]),
+            torch.cat([record_I, torch.full((number,), graph.records)]),
+        )
+        data[relation].edge_index = torch.cat([old, index], dim=1)
+        data[relation].edge_count = torch.cat([data[relation].edge_count, torch.ones(number, dtype=torch.long)])
+    return ConceptGraph(data, incidences, records=graph.records + 1)
 
 
 def fold_of_records(corpus: Corpus, config: GraphConfig, seed: int) -> np.ndarray:

@@ -13,25 +13,24 @@ from datamodules.concepts import ConceptOptions
 from datamodules.extraction import Extractor, Found, fit_extractor
 from datamodules.noun_chunks import fit_noun_chunks
 from datamodules.opinions import lexicon
-from datamodules.records import Codes, Mentions, Records, normalise
+from datamodules.records import Codes, Mentions, normalise
 from datamodules.sentences import split_sentences
-from datamodules.splits import TRAIN
 from metrics.errors import InputError
 
 
-def rating_signs(records: Records, low: float, high: float) -> np.ndarray:
+def rating_signs(rating_R: np.ndarray, low: float, high: float) -> np.ndarray:
     """-1, 0 or 1 [R]: below, at or above the middle of the scale."""
-    return np.sign(records.rating_R - (low + high) / 2).astype(np.int8)
+    return np.sign(rating_R - (low + high) / 2).astype(np.int8)
 
 
 def fitted_extractor(
-    texts: Sequence[str], sign_R: np.ndarray, split_R: np.ndarray, options: ConceptOptions, by_sentence: bool
+    texts: Sequence[str], sign_R: np.ndarray, train_R: np.ndarray, options: ConceptOptions, by_sentence: bool
 ) -> Extractor:
     """An extractor by `concept_source`, fitted on the train texts, or on each of their sentences as a text of its own.
 
     Frequencies count sentences where sentences are what is explained with: in whole reviews every feature is frequent.
     """
-    rows = np.flatnonzero(split_R == TRAIN).tolist()
+    rows = np.flatnonzero(train_R).tolist()
     whole = ((texts[row], int(sign_R[row])) for row in rows)
     parts = ((" ".join(part), sign) for text, sign in whole for part in split_sentences(text.split()))
     return _FITS.get(options.concept_source, fit_extractor)(parts if by_sentence else whole, options)
