@@ -36,6 +36,7 @@ from datamodules.prompts import PromptBuilder
 from datamodules.quality import QualityData, read_high_quality, select_high_quality
 from datamodules.rating import RatingData
 from datamodules.rollout_prompts import RolloutPrompts
+from datamodules.sampling import NeighborSampler
 from launch.curves import continued_csv
 from launch.engine import make_trainer, use_cpu
 from launch.evaluate import train_knowledge
@@ -231,7 +232,11 @@ def rating(run: Run) -> dict:
     pl.seed_everything(config.seed, verbose=False)
     module = RatingModule(config.rating, run.graph, run.corpus, config.graph.leave_one_out)
     fit = config.rating.fit
-    data = RatingData(run.corpus, fit.batch_size, fit.accumulate, config.seed)
+    sampler = None
+    if config.graph.sampling == "neighbor":
+        sampler = NeighborSampler(run.graph, config.rating.model.layers, config.graph.neighbors, config.seed)
+    loo = config.graph.leave_one_out
+    data = RatingData(run.corpus, fit.batch_size, fit.accumulate, config.seed, sampler, loo)
     rmse = run.fit("rating", module, data, "rating/valid/rmse", "min")
     barrier()
     export = run.folder.export("rating")

@@ -120,18 +120,32 @@ class RatingModel(nn.Module):
         # Starting from the mean of the train ratings spares the epochs in which only an offset is learned.
         nn.init.constant_(self.mlp[-1].bias, mean_rating)
 
+    def add_nodes(self, node_counts: dict[str, int]) -> None:
+        """Makes room for as many nodes of each type; a new one starts as the mean of those of its type."""
+        for kind, table in self.embeddings.items():
+            weight, more = table.weight.data, node_counts[kind] - table.num_embeddings
+            if more > 0:
+                grown = torch.cat([weight, weight.mean(dim=0, keepdim=True).expand(more, -1)])
+                self.embeddings[kind] = nn.Embedding.from_pretrained(grown, freeze=not table.weight.requires_grad)
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.mlp[-1].bias.device
 
-    def encode(self, edges: dict[Relation, Tensor]) -> dict[str, Tensor]:
-        """Node states [N, D] by type over the given edges [2, E]; keeps the attention for `attention`."""
+    def encode(
+        self, edges: dict[Relation, Tensor], nodes: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Node states [N, D] by type over the given edges [2, E]; keeps the attention for `attention`.
+
+        `nodes` are the ids of the nodes that take part, numbered in their order by `edges`; without it, all do.
+        """
+        if nodes is None:
+            nodes = {
+                kind: torch.arange(table.num_embeddings, device=self.device) for kind, table in self.embeddings.items()
+            }
         # Called, not read: under ZeRO-3 a weight is whole only inside its own module's forward.
-        states = {
-            kind: self.dropout(table(torch.arange(table.num_embeddings, device=self.device)))
-            for kind, table in self.embeddings.items()
-        }
+        states = {kind: self.dropout(table(nodes[kind])) for kind, table in self.embeddings.items()}
         grouped = group_relations(edges, {kind: len(state) for kind, state in states.items()})
         for layer, norms in zip(self.layers, self.norms, strict=True):
             messages = layer(states, edges, grouped)
