@@ -25,6 +25,7 @@ import numpy as np
 from datamodules.concepts import STOP_WORDS, ConceptOptions
 from datamodules.opinions import ENDS, NEGATORS, PAUSES, lexicon, signed
 from datamodules.records import Codes
+from metrics.phrases import tokenize
 
 PART = 100_000
 LONGEST = 3  # words of a concept
@@ -41,19 +42,27 @@ MODIFIER = 0.1  # what an occurrence after a determiner and before a content wor
 GLUE = 0.05  # least share of the rarer word's texts that hold the longer concept
 
 _DETERMINERS = frozenset(
-    "the a an my your its their our his her this these those any some each every another both of with for has have "
-    "in on".split()
+    tokenize("""
+the a an my your its their our his her this these those any some each every another both of with for has have in
+on
+""")
 )
-_OPENERS = frozenset("the a an my your its their our his her this these of with in".split())
+_OPENERS = frozenset(tokenize("the a an my your its their our his her this these of with in"))
 _VERB_CUES = frozenset(
-    "to i you we they he she it who will would can could should may might must do does did i'd i'll you'll please "
-    "let's they'll it'll we'll".split()
+    tokenize("""
+to i you we they he she it who will would can could should may might must do does did i'd i'll you'll please
+let's they'll it'll we'll
+""")
 )
 _DEGREES = frozenset(
-    "very so too really more most quite extremely pretty as fairly rather incredibly somewhat super less even".split()
+    tokenize("""
+very so too really more most quite extremely pretty as fairly rather incredibly somewhat super less even
+""")
 )
 _COPULAS = frozenset(
-    "is are was were it's looks feels sounds seems works work worked look sound feel seem has have".split()
+    tokenize("""
+is are was were it's looks feels sounds seems works work worked look sound feel seem has have
+""")
 )
 _NOUN_ENDINGS = ("tion", "sion", "ment", "ness", "ity", "ance", "ence", "ship", "age", "ism", "ware", "phone", "ure")
 _OTHER_ENDINGS = ("ly", "ed", "ing", "ful", "ous", "able", "ible", "ive", "ish", "less", "est", "ize", "ise", "ify")
@@ -263,7 +272,9 @@ def _count_candidates(parts: list[np.ndarray], words: list[str], opinion_V: np.n
                 start = start[going]
                 key = key[going] * len(kept) + rank_V[ids_T[start + length - 1]]
             end = start + length
-            outer = near_cum[np.minimum(end + REACH, right_T[start])] - near_cum[np.maximum(start - REACH, left_T[start])]
+            outer = (
+                near_cum[np.minimum(end + REACH, right_T[start])] - near_cum[np.maximum(start - REACH, left_T[start])]
+            )
             near = outer > near_cum[end] - near_cum[start]
             bound = bound_before_T[start] | bound_after_T[end]
             found[length - 1].append(_by_run(key, text_T[start], near, bound))

@@ -1,7 +1,7 @@
 """Does anything of valid or test reach what training reads? Each check recounts from the records, on its own path.
 
-A corpus folder states what training builds on: the vocabulary of concepts and how often train names each, the numbering by
-train frequency, the graph. Shape suffixes: R records, M mentions, E edges, I incidences.
+A corpus folder states what training builds on: the vocabulary of concepts and how often train names each, the numbering
+by train frequency, the graph. Shape suffixes: R records, M mentions, E edges, I incidences.
 """
 
 from dataclasses import fields, replace

@@ -42,7 +42,9 @@ def listed(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extract
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"concept_list={path} cannot be read ({error}): give a text file, one concept a line.") from None
+        raise InputError(
+            f"concept_list={path} cannot be read ({error}): give a text file, one concept a line."
+        ) from None
     names = list(dict.fromkeys(normalise(line).lower() for line in lines if line.strip()))
     if not names:
         raise InputError(f"concept_list={path} names no concept: write one a line.")

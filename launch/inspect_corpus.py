@@ -3,8 +3,9 @@
     python launch/inspect_corpus.py data.path=data/mine
     python launch/inspect_corpus.py data.path=data/mine run=runs/mine html=mine.html
 
-Prints tables and writes a page with pictures. With `run` the prompts are those of that run; without, candidate concepts come
-from an untrained graph (all attention equal) and the tokenizer is trained on the spot. Exits with status 1 if a leak is found.
+Prints tables and writes a page with pictures. With `run` the prompts are those of that run; without, candidate concepts
+come from an untrained graph (all attention equal) and the tokenizer is trained on the spot. Exits with status 1 if a
+leak is found.
 
 Not `inspect.py`: `python launch/inspect.py` puts launch/ first on sys.path, where that name would shadow the standard
 library's `inspect`, which torch imports.
@@ -24,7 +25,7 @@ from datamodules.leakage import Finding, check_leakage
 from launch.config import command
 from launch.inspect_figures import Figure, figures
 from launch.inspect_html import write_page
-from launch.inspect_prompts import LEGEND, PromptRow, coloured, prompt_batches
+from launch.inspect_prompts import LEGEND, coloured, prompt_batches
 from metrics.errors import InputError
 
 SHOWN = 12  # frequent concepts printed

@@ -49,9 +49,7 @@ def parsed(
             yield BadRecord(line, *fault.args)
 
 
-def read_json_lines(
-    path: Path, parse: Callable[[str], Any] = json.loads
-) -> Iterator[tuple[int, Row | BadRecord]]:
+def read_json_lines(path: Path, parse: Callable[[str], Any] = json.loads) -> Iterator[tuple[int, Row | BadRecord]]:
     """(line number, object) of a JSON Lines file, packed or not; blank lines hold nothing and are passed over."""
     for line, text in enumerate(text_lines(path), start=1):
         if not text.strip():
@@ -136,7 +134,8 @@ def text_of(row: Row, key: str) -> str:
 
 def rating_of(row: Row, key: str) -> float:
     """A rating as a number; whether it is finite and in range is judged by datamodules.records."""
-    if type(rating := row.get(key)) in (int, float) and abs(rating) < LATEST:
+    rating = row.get(key)
+    if type(rating) is float or (type(rating) is int and abs(rating) < LATEST):
         return float(rating)
     text = text_of(row, key)
     try:

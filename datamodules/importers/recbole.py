@@ -1,7 +1,7 @@
 """RecBole's atomic files: NAME.inter, and NAME.item and NAME.user beside it.
 
-Tab-separated, with a header of `name:type`. Read are user_id, item_id, rating, timestamp (unix seconds) and the first of
-TEXTS of the .inter file, and item_id with its title, user_id, and all other columns as attributes of the side files.
+Tab-separated, with a header of `name:type`. Read are user_id, item_id, rating, timestamp (unix seconds) and the first
+of TEXTS of the .inter file; item_id with its title, user_id, and all other columns as attributes of the side files.
 """
 
 from collections.abc import Iterator
