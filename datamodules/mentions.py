@@ -67,8 +67,8 @@ def mentions_of(found_R: Iterable[list[Found]], sign_R: np.ndarray, concepts: li
             concept.append(mention.concept)
             opinion.append(opinions[mention.opinion])
             polarity.append(mention.polarity or sign)
-    columns = (np.array(column) for column in (concept, opinion, polarity))
-    return Mentions(np.cumsum(np.array(size)), *columns, concepts, list(opinions))
+    start = np.cumsum(np.array(size))
+    return Mentions(start, np.array(concept), np.array(opinion), np.array(polarity), concepts, list(opinions))
 
 
 def found_in(texts: Iterable[str], extractor: Extractor) -> Iterator[list[Found]]:

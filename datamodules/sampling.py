@@ -1,7 +1,7 @@
 """Neighbour sampling on the concept graph, for graphs whose messages do not fit memory (Hamilton et al. 2017).
 
-Around the users and items of a batch, hop by hop, at most k in-edges of each relation are drawn for a node. A network of
-as many layers as there are hops reads nothing else for those users and items, so that with all in-edges taken its
+Around the users and items of a batch, hop by hop, at most k in-edges of each relation are drawn for a node. A network
+of as many layers as there are hops reads nothing else for those users and items, so that with all in-edges taken its
 states there equal those on the full graph. PyG's own loaders need compiled extensions that have no wheels, and cannot
 leave out what a batch itself contributed.
 
