@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.importers.nlg4rs_jsonl import parse, with_splits
-from datamodules.importers.reading import Row, parsed
+from datamodules.importers.reading import Row, one_line, parsed
 from datamodules.records import BadRecord, RawRecord
 from metrics.errors import InputError
 from metrics.phrases import tokenize
@@ -61,7 +61,8 @@ def read_plain_pickle(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
-        raise InputError(f"{path} cannot be read as a pickle ({error}): check the path or copy it anew.") from None
+        reason = one_line(error)
+        raise InputError(f"{path} cannot be read as a pickle ({reason}): check the path or copy it anew.") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:

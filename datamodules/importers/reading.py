@@ -89,7 +89,8 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
                 line += 1
                 yield line, row
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as Parquet after row {line} ({error}): write it anew.") from None
+        reason = one_line(error)
+        raise InputError(f"{path} cannot be read as Parquet after row {line} ({reason}): write it anew.") from None
 
 
 def text_lines(path: Path) -> Iterator[str]:
@@ -103,7 +104,7 @@ def text_lines(path: Path) -> Iterator[str]:
                 yield text
                 count += 1
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = one_line(getattr(error, "strerror", None) or error)
         raise InputError(
             f"{path} cannot be read after line {count} ({reason}): check the path or copy it anew."
         ) from None
@@ -118,6 +119,11 @@ def _unpacked(plain: BinaryIO) -> Any:
     if first == b"\x28\xb5\x2f\xfd":
         return pa.CompressedInputStream(pa.PythonFile(plain, mode="r"), "zstd")
     return plain
+
+
+def one_line(what: object) -> str:
+    """What an error or a column name says, on one line."""
+    return " ".join(str(what).split())
 
 
 def text_of(row: Row, key: str) -> str:
@@ -190,7 +196,10 @@ def polarity_of(value: Any) -> int:
 
 
 def _delimited(reader: Any, path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
-    header: list[str] = next(reader, [])
+    try:
+        header: list[str] = next(reader, [])
+    except csv.Error as error:
+        raise InputError(f"{path}:1: the header is no row of a table ({one_line(error)}): mend the line.") from None
     if len(set(header)) < max(len(header), 1):
         raise InputError(f"{path}:1: the header names a column twice or none at all; give each column one name.")
     while True:

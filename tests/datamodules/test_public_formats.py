@@ -183,7 +183,9 @@ def test_recbole_atomic_files_with_those_beside_them(tmp_path):
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\treview:token_seq\n"
         + "".join(f"u{n % 3}\ti{n // 3}\t4.0\t{n}\tThe great sound.\n" for n in range(9))
     )
-    (tmp_path / "d.item").write_text("item_id:token\tmovie_title:token_seq\tclass:token_seq\ni0\tHeat\tCrime\ni9\tX\tY\n")
+    (tmp_path / "d.item").write_text(
+        "item_id:token\tmovie_title:token_seq\tclass:token_seq\ni0\tHeat\tCrime\ni9\tX\tY\n"
+    )
     (tmp_path / "d.user").write_text("user_id:token\tage:float\nu1\t33\n")
     corpus = prepared(
         f"raw={tmp_path / 'd.inter'}", "format=recbole", f"out={tmp_path / 'c'}", "concept_max_share=1.0",
