@@ -41,12 +41,15 @@ def _parquet() -> bytes:
     return sink.getvalue()
 
 
+def _table(separator: str, quote: str) -> bytes:
+    rows = [("user", "item", "rating", "text"), *((u, i, str(r), f"{quote}{TEXT}{quote}") for u, i, r in PAIRS)]
+    return "".join(separator.join(row) + "\n" for row in rows).encode()
+
+
 # format and ending -> a small file without a fault
 VALID = {
-    ("table", ".csv"): ("user,item,rating,text\n" + "".join(f'{u},{i},{r},"{TEXT}"\n' for u, i, r in PAIRS)).encode(),
-    ("table", ".tsv"): (
-        "user\titem\trating\ttext\n" + "".join(f"{u}\t{i}\t{r}\t{TEXT}\n" for u, i, r in PAIRS)
-    ).encode(),
+    ("table", ".csv"): _table(",", '"'),
+    ("table", ".tsv"): _table("\t", ""),
     ("table", ".jsonl"): _lines({"user": u, "item": i, "rating": r, "text": TEXT, "time": 7} for u, i, r in PAIRS),
     ("table", ".parquet"): _parquet(),
     ("amazon_5core", ".json"): _lines(

@@ -55,7 +55,8 @@ def test_amazon_reviews_of_all_years(tmp_path, row):
 @pytest.mark.parametrize(
     "row",
     [
-        "{'asin': 'I', 'title': 'Amp &amp; case', 'brand': 'Fen', 'categories': [['Music', 'Amps'], ['Music']], 'price': 9.5}",
+        "{'asin': 'I', 'title': 'Amp &amp; case', 'brand': 'Fen', 'categories': [['Music', 'Amps'], ['Music']], "
+        "'price': 9.5}",
         {"asin": "I", "title": "Amp & case", "brand": "Fen", "category": ["Music", "Amps"], "price": "9.5"},
         {"parent_asin": "I", "title": "Amp & case", "store": "Fen", "categories": ["Music", "Amps"], "price": 9.5},
     ],
