@@ -73,8 +73,10 @@ VALID = {
         + "".join(f"{u}\t{i}\t{r}\t{r}\t{TEXT}\n" for u, i, r in PAIRS)
     ).encode(),
 }
-NASTY = (b"\x00", b"\xff", b"\xe9", b"\xed\xa0\x80", b'"', b"\\", b"\n", b"\r", b"\t", b"{", b"[", b"NaN", b"1e999", b"-",
-         b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf", b"null", b"[[[[", b"\\ud800", b"99999999999999999999")  # fmt: skip
+NASTY = (
+    *(b"\x00", b"\xff", b"\xe9", b"\xed\xa0\x80", b'"', b"\\", b"\n", b"\r", b"\t", b"{", b"[", b"NaN", b"1e999", b"-"),
+    *(b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf", b"null", b"[[[[", b"\\ud800", b"99999999999999999999"),
+)
 
 
 def broken(data: bytes, draw: random.Random) -> bytes:

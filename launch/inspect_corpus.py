@@ -18,6 +18,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from datamodules.corpus import SPLITS, Corpus
 from datamodules.graph import GraphConfig, build_graph
@@ -116,18 +117,20 @@ def _concepts(corpus: Corpus) -> Table:
 
 def _leaks(findings: list[Finding]) -> Table:
     rows = [
-        (finding.check, "[bold red]LEAK[/bold red]" if finding.leak else "[green]none[/green]", finding.seen)
+        (finding.check, Text("LEAK", "bold red") if finding.leak else Text("none", "green"), finding.seen)
         for finding in findings
     ]
     return _table("leaks", ("does training read ...", "found", "what was seen"), rows)
 
 
 def _table(title: str, head: tuple[str, ...], rows) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for place, name in enumerate(head):
         table.add_column(name, justify="left" if place == 0 or name in ("", "found", "what was seen") else "right")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        # As `Text`: a string would be searched for markup, which names and reviews may hold.
+        cells = (f"{cell:,}" if isinstance(cell, int) else cell for cell in row)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
     return table
 
 
