@@ -133,11 +133,16 @@ def test_explain_prints_text_rating_and_paths(finished: tuple[Path, str], tmp_pa
     assert row["predicted_rating"] == pytest.approx(wanted["predicted_rating"], abs=1e-4)
 
 
-def test_explain_names_an_unknown_user(finished: tuple[Path, str]) -> None:
+def test_explain_serves_a_newcomer_through_concepts_and_says_so(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    done = command("explain.py", f"run={folder}", "user=nobody", "item=hotel-00001")
+    pair = [f"run={folder}", "user=nobody", "item=hotel-00001"]
+    row = json.loads(command("explain.py", *pair, "user_concepts=breakfast", "json=true").stdout)
+    assert row["cold"] == ["user"]
+    assert 1 <= row["predicted_rating"] <= 5
+    done = command("explain.py", *pair, "user_concepts=breakfest")
     assert done.returncode == 2
-    assert "user 'nobody' is not in" in done.stderr
+    assert "'breakfest' is no concept of" in done.stderr
+    assert "near are breakfast" in done.stderr
 
 
 def test_evaluate_prints_one_flat_object(finished: tuple[Path, str]) -> None:
