@@ -58,12 +58,13 @@ class Cluster:
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def submit(self, name: str, *options: str) -> tuple[str, Path]:
+    def submit(self, name: str, *options: str, keys: tuple[str, ...] = ()) -> tuple[str, Path]:
         """Submits a run on both nodes: (job id, run folder)."""
         run_dir = self.folder / name
         output = f"--output={self.folder / name}.out"
-        command = ["sbatch", "--parsable", "--nodes=2", "--mem=1000", "--time=5", output, *options, str(SBATCH)]
-        return self(*command, *SMALL, f"run_dir={run_dir}"), run_dir
+        command = ["sbatch", "--parsable", "--nodes=2", "--mem=1000", "--cpus-per-task=1", "--time=9", output]
+        command += ["--signal=B:USR1@20", *options, str(SBATCH)]
+        return self(*command, *SMALL, *keys, f"run_dir={run_dir}"), run_dir
 
     def state(self, job: str) -> dict[str, str]:
         """What SLURM says of a job."""
@@ -74,6 +75,7 @@ class Cluster:
         """Waits; fails with the job's output."""
         deadline = time.monotonic() + seconds
         while not what():
+            assert self.state(job)["JobState"] not in ("FAILED", "TIMEOUT") or what(), self.output(job)
             assert time.monotonic() < deadline, self.state(job)["JobState"] + "\n" + self.output(job)
             time.sleep(0.5)
 
@@ -169,7 +171,7 @@ def test_a_job_whose_rank_is_killed_on_one_node_finishes(cluster: Cluster, undis
 @long_way
 @pytest.mark.timeout(900)
 def test_a_job_that_reaches_its_time_limit_finishes(cluster: Cluster, undisturbed: str) -> None:
-    job, run_dir = cluster.submit("limited", "--time=1", "--signal=B:USR1@30")
+    job, run_dir = cluster.submit("limited", "--time=1", "--signal=B:USR1@15", keys=("rating.fit.epochs=300",))
     cluster.until(lambda: cluster.finished(job), job, 600)
     assert product(run_dir) == undisturbed
 
@@ -188,11 +190,10 @@ def test_a_job_that_is_preempted_finishes(cluster: Cluster, undisturbed: str) ->
 
 @needs_cluster
 def test_a_mistake_in_the_config_ends_the_job_with_its_sentence(cluster: Cluster) -> None:
-    job, _ = cluster.submit("mistake", "--export=ALL,LLM2ER_MAX_RESTARTS=3")
-    told = cluster("sbatch", "--parsable", "--mem=1000", f"--output={cluster.folder / 'bad.out'}", str(SBATCH), "sed=3")
-    cluster("scancel", job)
-    cluster.until(lambda: cluster.state(told)["JobState"] == "FAILED", told)
-    assert "unknown key `sed`; did you mean `seed`?" in cluster.output(told)
+    job, run_dir = cluster.submit("mistake", keys=("sed=3",))
+    cluster.until(lambda: cluster.state(job)["JobState"] == "FAILED", job)
+    assert "unknown key `sed`; did you mean `seed`?" in cluster.output(job)
+    assert not run_dir.exists()
 
 
 def directives() -> list[str]:
