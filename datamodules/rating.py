@@ -28,6 +28,8 @@ class RatingBatch:
 class RatingData(pl.LightningDataModule):
     """Train and validation batches of a corpus."""
 
+    workers = 0  # processes that build batches ahead; set before the loaders are made
+
     def __init__(self, corpus: Corpus, batch_size: int, accumulate: int, seed: int) -> None:
         super().__init__()
         self.corpus, self.batch_size, self.accumulate, self.seed = corpus, batch_size, accumulate, seed
@@ -49,7 +51,7 @@ class RatingData(pl.LightningDataModule):
         def build(draw: Draw) -> RatingBatch:
             return rating_batch(self.corpus, records[draw.rows_B], draw, records[draw.step_rows])
 
-        return planned_loader(plan, self.trainer.global_rank, build)
+        return planned_loader(plan, self.trainer.global_rank, build, self.workers)
 
 
 def rating_batch(corpus: Corpus, record_B: np.ndarray, draw: Draw, hidden: np.ndarray) -> RatingBatch:

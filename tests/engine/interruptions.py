@@ -80,7 +80,9 @@ def exact(work: Path, zero: int = 3, stages: tuple[str, ...] = STAGES) -> dict:
     """Every stage goes on from a checkpoint within its course: losses and products against those of the whole run."""
     found = {}
     for stage in stages:
-        whole = run(work, "whole", stage, f"zero.stage={zero}", "checkpoint.every_n_steps=4", "checkpoint.keep=99")
+        # Worker processes fetch ahead: where the loader goes on is then settled before the first step.
+        settings = (f"zero.stage={zero}", f"data.workers={2 if stage == 'rating' else 0}")
+        whole = run(work, "whole", stage, *settings, "checkpoint.every_n_steps=4", "checkpoint.keep=99")
         if any(whole["codes"]):
             return {stage: whole["printed"]}
         names = [name for name in checkpoints(work, "whole", stage) if name != "step-000000"]
@@ -89,7 +91,7 @@ def exact(work: Path, zero: int = 3, stages: tuple[str, ...] = STAGES) -> dict:
         before = {path.name: path.read_bytes() for path in export.rglob("*") if path.is_file()}
         (export / "stage.json").unlink()
         path = work / "whole" / stage / "checkpoints" / chosen
-        part = run(work, "whole", stage, f"zero.stage={zero}", f"resume={path}")
+        part = run(work, "whole", stage, *settings, f"resume={path}")
         after = {path.name: path.read_bytes() for path in export.rglob("*") if path.is_file()}
         equal = tail_equals(whole["log"], part["log"])
         found[stage] = equal | {"codes": part["codes"], "from": chosen, "product": before == after}

@@ -7,6 +7,7 @@ LLM2ER_SLURM=all.
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,19 +76,21 @@ class Cluster:
         """Waits; fails with the job's output."""
         deadline = time.monotonic() + seconds
         while not what():
-            assert self.state(job)["JobState"] not in ("FAILED", "TIMEOUT") or what(), self.output(job)
-            assert time.monotonic() < deadline, self.state(job)["JobState"] + "\n" + self.output(job)
+            assert self.state(job)["JobState"] not in ("FAILED", "TIMEOUT") or what(), self.output(job)[-4000:]
+            assert time.monotonic() < deadline, self.state(job)["JobState"] + "\n" + self.output(job)[-4000:]
             time.sleep(0.5)
 
     def output(self, job: str) -> str:
-        """The end of what a job printed."""
+        """What a job printed."""
         path = Path(self.state(job)["StdOut"])
-        return path.read_text()[-4000:] if path.is_file() else ""
+        return path.read_text() if path.is_file() else ""
 
     def finished(self, job: str) -> bool:
         """Whether a job has ended for good, and well."""
         state = self.state(job)["JobState"]
-        assert state in ("PENDING", "RUNNING", "COMPLETING", "COMPLETED", "REQUEUED"), state + "\n" + self.output(job)
+        assert state in ("PENDING", "RUNNING", "COMPLETING", "COMPLETED", "REQUEUED"), (
+            state + "\n" + self.output(job)[-4000:]
+        )
         return state == "COMPLETED"
 
 
@@ -113,15 +116,34 @@ def product(run_dir: Path) -> str:
 @pytest.fixture(scope="module")
 def undisturbed(cluster: Cluster) -> str:
     """The product of the same run on two ranks that nothing interrupts."""
-    run_dir = cluster.folder / "undisturbed"
+    return run_undisturbed(cluster, "undisturbed")
+
+
+def run_undisturbed(cluster: Cluster, name: str, *keys: str) -> str:
+    run_dir = cluster.folder / name
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "launch/train.py"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*command, *SMALL, f"run_dir={run_dir}"],
+        [*command, *SMALL, *keys, f"run_dir={run_dir}"],
         **{"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 240, "check": False},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return product(run_dir)
+
+
+def ranks_on(node: str, run_dir: Path) -> list[int]:
+    """Process ids of the ranks of a run on a node."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            environment = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended
+        of_run = b"launch/train.py" in words and f"run_dir={run_dir}".encode() in words
+        if of_run and b"torch.distributed.run" not in words and f"SLURMD_NODENAME={node}".encode() in environment:
+            found.append(int(process.name))
+    return found
 
 
 def trains(run_dir: Path) -> bool:
@@ -160,20 +182,22 @@ def test_a_job_that_is_requeued_from_outside_finishes(cluster: Cluster, undistur
 def test_a_job_whose_rank_is_killed_on_one_node_finishes(cluster: Cluster, undisturbed: str) -> None:
     job, run_dir = cluster.submit("killed")
     cluster.until(lambda: trains(run_dir), job)
-    cluster(
-        "srun", f"--jobid={job}", "--overlap", "-w", "vnode2", "pkill", "-9", "-f", f"run_dir={run_dir}$", check=False
-    )
+    for pid in ranks_on("vnode2", run_dir):
+        os.kill(pid, signal.SIGKILL)
     cluster.until(lambda: cluster.finished(job), job)
+    assert cluster.state(job)["Restarts"] == "0"  # torchrun started the ranks again, within the job
     assert product(run_dir) == undisturbed
 
 
 @needs_cluster
 @long_way
 @pytest.mark.timeout(900)
-def test_a_job_that_reaches_its_time_limit_finishes(cluster: Cluster, undisturbed: str) -> None:
-    job, run_dir = cluster.submit("limited", "--time=1", "--signal=B:USR1@15", keys=("rating.fit.epochs=300",))
+def test_a_job_that_reaches_its_time_limit_finishes(cluster: Cluster) -> None:
+    long = ("rating.fit.epochs=600", "rating.fit.patience=600")
+    job, run_dir = cluster.submit("limited", "--time=2", "--signal=B:USR1@50", keys=long)
     cluster.until(lambda: cluster.finished(job), job, 600)
-    assert product(run_dir) == undisturbed
+    assert int(cluster.state(job)["Restarts"]) >= 1
+    assert product(run_dir) == run_undisturbed(cluster, "undisturbed-long", *long)
 
 
 @needs_cluster
