@@ -168,6 +168,7 @@ class Run:
     ) -> float:
         """Fits with early stopping, keeps the best export, returns the best monitored value."""
         fit: FitConfig = getattr(self.config, stage).fit
+        data.workers = self.config.data.workers
         best = ExportBest(monitor, mode, self.folder.export(stage))
         callbacks = [
             StopOnNonFinite(self.config.loss_spike),

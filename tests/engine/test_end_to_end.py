@@ -48,7 +48,8 @@ def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, str]) -> No
     assert [name for name in expected if not (folder / name).is_file()] == []
     for stage in ("rating", "explanation", "ccr", "hqar", "ppo"):
         assert (folder / stage / "export" / "stage.json").is_file()
-        assert not [p for p in (folder / stage).rglob("*") if p.suffix in (".pkl", ".pickle", ".pt", ".bin", ".ckpt")]
+        product = folder / stage / "export"
+        assert not [p for p in product.rglob("*") if p.suffix in (".pkl", ".pickle", ".pt", ".bin", ".ckpt")]
 
 
 def test_every_test_record_is_explained_once(finished: tuple[Path, str]) -> None:
