@@ -40,6 +40,7 @@ class Measures:
     n: int
     families: list[Family] = field(default_factory=list)
     jackknives: list[Jackknife] = field(default_factory=list)
+    plain: dict[str, float] = field(default_factory=dict)  # without a valid interval
     signatures: dict[str, str] = field(default_factory=dict)  # of what was computed by a library or a model
     skipped: list[str] = field(default_factory=list)
 
@@ -48,7 +49,7 @@ class Measures:
         found: dict[str, float] = {}
         for family in self.families:
             found |= zip(family.names, family.weighted(np.ones((1, family.units)))[0].tolist(), strict=True)
-        return found | {jackknife.name: jackknife.value for jackknife in self.jackknives}
+        return found | {jackknife.name: jackknife.value for jackknife in self.jackknives} | self.plain
 
 
 class AbsentError(Exception):
@@ -57,22 +58,27 @@ class AbsentError(Exception):
 
 @dataclass(frozen=True)
 class Data:
+    """Predictions and what is looked up or found in them; asked for what they lack, it raises AbsentError."""
+
     records: list[dict[str, Any]]
     corpus: ConceptKnowledge | None
     counts_NC: np.ndarray
 
     @cached_property
     def texts(self) -> list[str]:
+        """The explanations."""
         return [record["explanation"] for record in self.records]
 
     @property
     def knowledge(self) -> ConceptKnowledge:
+        """What train says."""
         if self.corpus is None:
             raise AbsentError("no corpus was given or found")
         return self.corpus
 
     @cached_property
     def matcher(self) -> PhraseMatcher:
+        """Finds the concepts of train."""
         if not self.knowledge.concepts:
             known = self.knowledge.user_concepts is not None
             raise AbsentError(
@@ -94,6 +100,7 @@ class Data:
 
     @cached_property
     def words(self) -> diversity.Words:
+        """All words of the explanations."""
         return diversity.corpus_words(self.texts)
 
     def ratings(self, key: str = "rating") -> np.ndarray:
@@ -105,6 +112,7 @@ class Data:
         return rating_N
 
     def field(self, key: str) -> list[Any]:
+        """The values of a key that every prediction must have."""
         values = [record.get(key) for record in self.records]
         if absent := sum(value is None for value in values):
             raise AbsentError(f"`{key}` is absent from {absent} of {len(values)} predictions")
