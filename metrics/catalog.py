@@ -163,7 +163,7 @@ STANDARD = (
     Metric("perplexity", "Perplexity", "lower", 2, "Of the explanations under the named language model, by token."),
     Metric("perplexity_reference", "Perplexity of references", "", 2, "Of the references under the same model."),
     Metric("bart_score", "BARTScore", "higher", 4, "Mean log-probability of the reference given the explanation."),
-    Metric("bart_score_faithful", "BARTScore (faithful)", "higher", 4, "Of the explanation given the reference."),
+    Metric("bart_score_p", "BARTScore P", "higher", 4, "Of the explanation given the reference."),
     Metric("mauve", "MAUVE", "higher", 4, "Area under the divergence curve of generated and reference texts."),
 )
 ALL = {
