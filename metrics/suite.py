@@ -7,6 +7,7 @@ reports what a run on one does.
 # R resamples · U units · K metrics
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,11 +66,16 @@ def figures(measures: Measures, resamples: int = 1000, seed: int = 0) -> Scores:
     """
     scores: Scores = {"n": measures.n} | measures.signatures
     bounds = intervals(measures, resamples, seed)
+    undefined = []
     for name, value in measures.values().items():
+        if not math.isfinite(value):
+            undefined.append(name)
+            continue
         scores[name] = int(value) if name == "usn" else value
         if name in bounds:
             scores[f"{name}_ci"] = bounds[name]
-    return scores | {"skipped": measures.skipped}
+    reasons = [f"{', '.join(undefined)}: defined on no prediction"] if undefined else []
+    return scores | {"skipped": [*measures.skipped, *reasons]}
 
 
 def intervals(measures: Measures, resamples: int, seed: int) -> dict[str, list[float]]:

@@ -24,24 +24,21 @@ def folders(tmp_path_factory):
     create_encoder(TEXTS + REFERENCES, TINY, root / "encoder", 0)
     create_language_model(TEXTS + REFERENCES, TINY, 64, root / "lm", 0)
     _, tokenizer = load("lm", str(root / "lm"))
-    sizes = {
-        f"{side}_{part}": size
-        for side in ("encoder", "decoder")
-        for part, size in (("layers", 1), ("ffn_dim", 16), ("attention_heads", 2))
-    }
     torch.manual_seed(0)
-    ids = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
     config = BartConfig(
         vocab_size=len(tokenizer),
         d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
         max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.eos_token_id,
-        **sizes,
-        **ids,
     )
     BartForConditionalGeneration(config).save_pretrained(root / "bart")
     tokenizer.save_pretrained(root / "bart")
