@@ -97,7 +97,7 @@ def main(cfg: EvaluateConfig) -> None:
         if shards.ranks()[0] > 0:
             return
     if cfg.against:  # the first named is the one that is asked about
-        systems, measured = (dict(reversed(tree.items())) for tree in (systems, measured))
+        systems, measured = dict(reversed(systems.items())), dict(reversed(measured.items()))
     judging = Judging(
         cfg.suite, cfg.standard, tuple(cfg.metrics) or MAIN, cfg.resamples, cfg.trials, cfg.seed, bool(cfg.runs)
     )

@@ -55,6 +55,8 @@ def leaderboard(
         "n": measured[names[0]][0].n,
         "suite": judging.suite,
         "seed": judging.seed,
+        "resamples": judging.resamples,
+        "trials": judging.trials,
         "systems": {name: over_seeds(seeds, *counted) for name, seeds in measured.items()},
         "baseline": names[0],
         "comparisons": {},
@@ -99,8 +101,8 @@ def _jackknife_interval(key: str, seeds: Sequence[Measures]) -> list[float] | No
     found = [jackknife for measures in seeds for jackknife in measures.jackknives if jackknife.name == key]
     if len(found) < len(seeds):
         return None
-    value = float(np.mean([jackknife.value for jackknife in found]))
-    return Jackknife(key, value, np.mean([jackknife.without_N for jackknife in found], axis=0)).interval()
+    value, without_N = (np.mean([getattr(one, part) for one in found], axis=0) for part in ("value", "without_N"))
+    return Jackknife(key, float(value), without_N, found[0].most).interval()
 
 
 def groups(systems: Mapping[str, Predictions], knowledge: ConceptKnowledge | None, seed: int) -> dict[str, Any]:

@@ -15,13 +15,16 @@ def note(tree: Tree) -> str:
     seeds = {scores.get("seeds", 1) for scores in tree["systems"].values()}
     parts = [f"Suite {tree['suite']}, {tree['n']} test records", "[low, high]: 95 % interval over records"]
     if max(seeds) > 1:
-        parts.append("mean of the seeds given, +- standard deviation over seeds")
+        parts.append("mean of the seeds given, \N{PLUS-MINUS SIGN} standard deviation over seeds")
     if tree["comparisons"]:
         tests = max(len(found) for found in tree["comparisons"].values())
         parts.append(
             f"^ better and v worse than {tree['baseline']} with p < {SIGNIFICANT} in a paired test, corrected (Holm) "
             f"for {tests} metrics"
         )
+        least = 1 / (1 + min(tree["resamples"], tree["trials"]))
+        if tests * least >= SIGNIFICANT:
+            parts.append(f"with so few resamples or trials no p is below {least:.2g}, too high for {tests} metrics")
     return "; ".join(parts) + "."
 
 
@@ -78,8 +81,9 @@ def latex(tree: Tree) -> str:
                 lines.append(" & ".join(["", *(rf"\scriptsize {text}" if text else "" for text in bounds)]) + r" \\")
         blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
     told = note(tree).replace("^ better", r"$\uparrow$ better").replace("v worse", r"$\downarrow$ worse")
-    comment = "\n".join(f"% {line}" for line in (note(tree), *_signatures(tree)))
-    return f"% needs \\usepackage{{booktabs}}\n{comment}\n" + "\n\n".join(blocks) + f"\n\n% caption: {told}\n"
+    comment = "\n".join(f"% {line}" for line in _signatures(tree))
+    page = f"% needs \\usepackage{{booktabs}}\n{comment}\n" + "\n\n".join(blocks) + f"\n\n% caption: {told}\n"
+    return page.replace("\N{PLUS-MINUS SIGN}", r"$\pm$")
 
 
 def comparison_lines(tree: Tree) -> list[str]:
@@ -110,7 +114,7 @@ def _cell(tree: Tree, system: str, metric: Metric, bold: str, new_line: str, mar
     if best(tree, metric) == round(scores[metric.key], metric.digits):
         text = bold.format(text)
     if f"{metric.key}_sd" in scores:
-        text += f" +- {scores[metric.key + '_sd']:.{metric.digits}f}"
+        text += f" \N{PLUS-MINUS SIGN} {scores[metric.key + '_sd']:.{metric.digits}f}"
     bounds = _bounds(scores, metric)
     return text + marks[mark(tree, system, metric)] + (new_line + bounds if new_line and bounds else "")
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def _encoder(records: Records, config: StandardConfig) -> Measures | None:
 def _lm(records: Records, config: StandardConfig) -> Measures | None:
     if not config.lm:
         return None
-    from models.text_scores import load, log_likelihoods, signature
+    from models.text_scores import last_states, load, log_likelihoods, signature
 
     model, tokenizer = load("lm", config.lm)
 
@@ -120,7 +121,24 @@ def _lm(records: Records, config: StandardConfig) -> Measures | None:
         return np.exp(sums_RS[..., [0, 2]] / sums_RS[..., [1, 3]])
 
     family = Sums(["perplexity", "perplexity_reference"], "record", rows_N5[:, :4], finish)
-    return _of_model(family, "lm", signature(config.lm), rows_N5[:, -1])
+    measures = _of_model(family, "lm", signature(config.lm), rows_N5[:, -1])
+    if config.mauve:
+        texts, references = (
+            shards.rows(lambda part: np.array(last_states(model, tokenizer, part)), side, config.batch_size)
+            for side in _texts(records)
+        )
+        measures.plain["mauve"] = _mauve(references, texts)
+        measures.signatures["mauve_signature"] = f"mauve-text:{version('mauve-text')}|{signature(config.lm)}"
+    return measures
+
+
+def _mauve(references_ND: np.ndarray, texts_ND: np.ndarray) -> float:
+    """MAUVE by its package, with its default number of clusters and a fixed seed."""
+    try:
+        from mauve.compute_mauve import compute_mauve  # optional: brings faiss and scikit-learn
+    except ImportError:
+        raise InputError("standard.mauve=true needs the package mauve-text: pip install 'llm2er[mauve]'.") from None
+    return float(compute_mauve(p_features=references_ND, q_features=texts_ND, verbose=False).mauve)
 
 
 def _bart(records: Records, config: StandardConfig) -> Measures | None:

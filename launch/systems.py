@@ -1,5 +1,7 @@
 """The predictions of the systems to be judged: files and run folders, several seeds of one system put together."""
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ def read_systems(entries: Sequence[str]) -> dict[str, list[Predictions]]:
     kinds: dict[Any, list[str]] = {}
     for entry, file in files.items():
         kinds.setdefault(_kind(file) or entry, []).append(entry)
-    names = _names([members[0] for members in kinds.values()])
+    names = _names([_common(members) for members in kinds.values()])
+    if len(set(names)) < len(names):
+        names = _names([members[0] for members in kinds.values()])
     return {name: [aligned[e] for e in members] for name, members in zip(names, kinds.values(), strict=True)}
 
 
@@ -66,6 +70,14 @@ def _kind(file: Path) -> str | None:
     if not isinstance(tree, dict):
         return None
     return yaml.safe_dump({key: value for key, value in tree.items() if key not in OF_SEED}, sort_keys=True)
+
+
+def _common(members: Sequence[str]) -> str:
+    """What the paths of several seeds share: runs/eqr_s1 and runs/eqr_s2 are runs/eqr; of one run its own path."""
+    if len(members) == 1:
+        return members[0]
+    shared = re.sub(r"[-_.]?(seed|s)?[-_.]?$", "", os.path.commonprefix(list(members)))
+    return shared if shared and not shared.endswith("/") else members[0]
 
 
 def _names(entries: Sequence[str]) -> list[str]:

@@ -176,7 +176,7 @@ MAIN = (
     *("bleu_1", "bleu_3", "bleu_4", "rouge_1_f", "rouge_2_f", "rouge_l_f"),
     *("distinct_1", "distinct_2", "usr"),
     *("fmr", "fcr", "div", "cor", "cmr", "concept_rate", "list_rate"),
-    *("rmse", "mae", "sentiment_match"),
+    *("rmse", "mae", "sentiment_match_balanced"),
     *("sacrebleu", "chrf", "rouge_score_1_f", "rouge_score_2_f", "rouge_score_l_f", "self_bleu"),
     *("bert_score_f", "sentence_cosine", "perplexity", "bart_score", "mauve"),
 )

@@ -118,6 +118,7 @@ class Jackknife:
     name: str
     value: float
     without_N: np.ndarray
+    most: float = math.inf  # the highest value it can take
 
     def variance(self) -> float:
         """The jackknife estimate of the variance of the metric over samples of N records."""
@@ -126,7 +127,8 @@ class Jackknife:
 
     def interval(self) -> list[float] | None:
         """[low, high] of 95 %; None where every record could be left out without a change."""
-        return normal_interval(self.value, self.variance())
+        bounds = normal_interval(self.value, self.variance())
+        return bounds and [max(bounds[0], 0.0), min(bounds[1], self.most)]
 
 
 def normal_interval(value: float, variance: float) -> list[float] | None:
@@ -154,7 +156,8 @@ def different(
         total, rest_N = float(total_N.sum()), total_N.sum() - total_N
     else:
         total, rest_N = float(total_N), np.full(n, float(total_N))
-    return Jackknife(name, scale * kinds / max(total, 1), scale * (kinds - own_N) / np.maximum(rest_N, 1))
+    most = scale * n / total if total == 1 and not isinstance(total_N, np.ndarray) else scale
+    return Jackknife(name, scale * kinds / max(total, 1), scale * (kinds - own_N) / np.maximum(rest_N, 1), most)
 
 
 def entropy(order_types: Sequence[tuple[np.ndarray, np.ndarray]], n: int) -> tuple[float, np.ndarray]:

@@ -9,7 +9,7 @@ from metrics.catalog import ALL
 BLOCKS = (
     ("bleu_1", "bleu_3", "bleu_4", "rouge_1_f", "rouge_2_f", "rouge_l_f", "n"),
     ("fmr", "fcr", "div", "cor", "cmr", "concept_rate", "list_rate"),
-    ("distinct_1", "distinct_2", "usr", "words", "rmse", "mae", "sentiment_match"),
+    ("distinct_1", "distinct_2", "usr", "words", "rmse", "mae", "sentiment_match_balanced"),
     ("sacrebleu", "chrf", "rouge_score_1_f", "rouge_score_2_f", "rouge_score_l_f", "self_bleu"),
     ("bert_score_f", "sentence_cosine", "perplexity", "bart_score", "mauve"),
 )
@@ -32,7 +32,7 @@ def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
             blocks.append(_align(_block(rows, shown)))
     captions = [
         caption
-        for key, caption in (("bleu_4", CAPTION), ("sacrebleu", STANDARD_CAPTION))
+        for key, caption in (("bleu_1", CAPTION), ("sacrebleu", STANDARD_CAPTION))
         if any(key in scores for scores in rows.values())
     ]
     return "\n\n".join([*blocks, *captions])

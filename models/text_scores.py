@@ -79,7 +79,9 @@ def _hidden(model: Any, tokenizer: Any, texts: Sequence[str], layer: int) -> _Hi
     batch, cut_B = _encoded(model, tokenizer, [text.strip() for text in texts])
     output = model(**batch, output_hidden_states=True)
     given_BS = batch["attention_mask"].bool()
-    word_BS = given_BS & ~torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids))
+    frame = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    framing = torch.tensor([id_ for id_ in frame if id_ is not None], dtype=torch.long)  # an unknown word is a word
+    word_BS = given_BS & ~torch.isin(batch["input_ids"], framing)
     last_BSD = output.last_hidden_state
     mean_BD = (last_BSD * given_BS[..., None]).sum(1) / given_BS.sum(1, keepdim=True)
     return _Hidden(output.hidden_states[layer], mean_BD, given_BS, word_BS, cut_B)
@@ -109,6 +111,15 @@ def log_likelihoods(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[li
     counted_BS = mask_BS[:, 1:]
     sums_B = (loss_BS * counted_BS).double().sum(1)
     return torch.stack([sums_B, counted_BS.sum(1).double(), torch.tensor(cut_B).double()], dim=1).tolist()
+
+
+@torch.inference_mode()
+def last_states(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[float]]:
+    """The last hidden state at the last token of each text, [D]: MAUVE's features (Pillutla et al. 2021)."""
+    batch, _ = _encoded(model, tokenizer, [text or tokenizer.eos_token for text in texts])
+    hidden_BSD = model(**batch, output_hidden_states=True).hidden_states[-1]
+    last_B = batch["attention_mask"].sum(1).clamp(min=1) - 1
+    return hidden_BSD[torch.arange(len(texts)), last_B].tolist()
 
 
 @torch.inference_mode()
