@@ -10,7 +10,9 @@ the one of the run that the file lies in, unless data.path names another. docs/m
 torchrun the work is dealt to the ranks; the figures stay the same to the last digit.
 """
 
+import contextlib
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,8 @@ class EvaluateConfig:
 def main(cfg: EvaluateConfig) -> None:
     """Reads, scores on all ranks, prints on the first."""
     entries = list(cfg.runs) or [cfg.predictions, *([cfg.against] if cfg.against else [])]
-    with shards.joined():
+    # libraries greet; standard output is for the figures
+    with shards.joined(), contextlib.redirect_stdout(sys.stderr):
         systems = read_systems(entries)
         if cfg.against and len(systems) == 1:  # two seeds of one system are two systems here
             systems = {entry: [seed] for entry, seed in zip(entries, *systems.values(), strict=True)}

@@ -40,7 +40,8 @@ def _lengths(predictions: Mapping[str, Records]) -> Html:
 
 
 def _calibration(predictions: Mapping[str, Records]) -> list[Html]:
-    series, told = {}, {}
+    series: dict[str, Points] = {}
+    told: dict[str, str] = {}
     for name, rows in predictions.items():
         pairs = [
             (row["predicted_rating"], row["rating"])

@@ -133,6 +133,33 @@ def bart_scores(model: Any, tokenizer: Any, texts: Sequence[str], references: Se
     return torch.stack([forth, back, cut_forth + cut_back], dim=1).tolist()
 
 
+@torch.inference_mode()
+def complete(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> tuple[str, int, int]:
+    """(answer, tokens of the prompt, tokens of the answer) of a causal language model, greedily.
+
+    The prompt goes through the tokenizer's chat template where it has one. Raises InputError for a prompt that leaves
+    no room for an answer.
+    """
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": prompt}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    batch = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
+    asked = batch["input_ids"].shape[1]
+    if asked + max_tokens > _positions(model):
+        raise InputError(
+            f"a prompt of {asked} tokens and an answer of {max_tokens} exceed the {_positions(model)} of the model; "
+            "take a shorter prompt file or another model."
+        )
+    ids = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        do_sample=False,
+        max_new_tokens=max_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+    )[0, asked:]
+    return tokenizer.decode(ids, skip_special_tokens=True), asked, len(ids)
+
+
 def _given(model: Any, tokenizer: Any, sources: Sequence[str], targets: Sequence[str]) -> tuple[Tensor, Tensor]:
     batch, cut_sources = _encoded(model, tokenizer, list(sources))
     target, cut_targets = _encoded(model, tokenizer, list(targets))
