@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -366,6 +367,29 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         write_report(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         write_report(tmp_path / "absent")
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize(("typed", "shown"), [("", "40 of 40"), ("EQR 7", "2 of 40"), ("nowhere", "0 of 40")])
+def test_the_page_works_in_a_browser_without_a_word_on_its_console(run, tmp_path, typed, shown):
+    html = write_report(run).read_text(encoding="utf-8")
+    page = tmp_path / "typed.html"  # what the box holds at the start stands for what a user types
+    page.write_text(html.replace('type="search"', f'type="search" value="{typed}"'), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += [
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    command = [CHROMIUM, *options, "--enable-logging=stderr", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "CONSOLE" not in done.stderr
+    assert f'<span id="search-count">{shown}</span>' in done.stdout
+    assert Page(done.stdout).faults == []
 
 
 def test_the_command_writes_the_report_from_another_folder(run, tmp_path):
