@@ -82,7 +82,7 @@ def leaderboard_page(tree: Mapping[str, Any], predictions: Mapping[str, Sequence
         ("results", "Leaderboard", results(tree)),
         ("groups", "Cold to warm", breakdown(tree.get("groups", {}))),
         ("plots", "Lengths and ratings", plots(predictions)),
-        ("samples", "Explanations", samples(predictions, names[0])),
+        ("samples", "Explanations", samples(predictions, names[-1])),
         ("definitions", "What the numbers mean", definitions(tree)),
     ]
     return _page(f"{len(names)} systems", headline, [section for section in sections if section[2]])

@@ -127,10 +127,14 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 def _jackknife_test(ours: Jackknife, theirs: Jackknife) -> tuple[list[float] | None, float | None]:
     difference = Jackknife(ours.name, ours.value - theirs.value, ours.without_N - theirs.without_N)
     variance = difference.variance()
-    if not variance > 0:
-        return None, 1.0 if difference.value == 0 else None
-    p = math.erfc(abs(difference.value) / math.sqrt(2 * variance))
-    return normal_interval(difference.value, variance), p
+    if variance > 0:
+        p = math.erfc(abs(difference.value) / math.sqrt(2 * variance))
+        return normal_interval(difference.value, variance), p
+    if difference.value == 0:
+        return None, 1.0
+    # No record changes either figure (all texts equal, or all different): taken as if one record did.
+    one_record = ours.most / len(ours.without_N)
+    return None, math.erfc(abs(difference.value) / (math.sqrt(2) * one_record)) if math.isfinite(one_record) else None
 
 
 def _jackknives(side: Sequence[Measures]) -> dict[str, Jackknife]:
@@ -141,6 +145,7 @@ def _jackknives(side: Sequence[Measures]) -> dict[str, Jackknife]:
             name,
             float(np.mean([seeds[name].value for seeds in found])),
             np.mean([seeds[name].without_N for seeds in found], axis=0),
+            found[0][name].most,
         )
         for name in found[0]
         if all(name in seeds for seeds in found)

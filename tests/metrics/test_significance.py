@@ -158,6 +158,15 @@ def test_jackknifed_metrics_are_tested_by_record():
         assert test.ci[0] <= test.difference <= test.ci[1]
 
 
+def test_all_texts_equal_differs_from_all_texts_different():
+    unique = [{"explanation": f"w{n}", "reference": "a"} for n in range(50)]
+    same = [{"explanation": "w", "reference": "a"} for _ in range(50)]
+    a, b = (measure(records, None, counts_of(records)) for records in (unique, same))
+    found = compare(a, b, ["usr"], 10, 10)["usr"]
+    assert found.p < 1e-9
+    assert found.ci is None
+
+
 def test_intervals_do_not_depend_on_the_order_of_the_files_lines():
     references, ours = corpus(50, 0.6, noise=2)
     records = [{"explanation": a, "reference": b} for a, b in zip(ours, references, strict=True)]
