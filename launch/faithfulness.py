@@ -89,5 +89,5 @@ def driver_lines(scores: dict[str, dict[str, Any]]) -> list[str]:
     lines = ["", "what drove the rating (planted in this corpus): precision, recall, share naming a driver, polarity"]
     for name, row in rows.items():
         values = [f"{row[key]:.3f}" if key in row else "  -  " for key in DRIVER_METRICS]
-        lines.append(f"  {name:<32}" + "  ".join(values))
+        lines.append(f"  {name:<32}" + "  ".join(values).rstrip())
     return lines

@@ -73,7 +73,8 @@ def _text_columns(data: Data) -> Columns:
     words_N, theirs_N = counts_NC[:, BLEU][:, MAX_ORDER], counts_NC[:, BLEU][:, 2 * MAX_ORDER]
     for order, types_N in enumerate(counts_NC[:, TYPES].T, start=1):
         columns[f"distinct_{order}_sentence"] = diversity.distinct_sentence(types_N, words_N, order)
-        columns[f"distinct_{order}_char_prag"] = diversity.distinct_char_prag(data.texts, order)
+    first_N, second_N = diversity.distinct_char_prag(data.texts)
+    columns |= {"distinct_1_char_prag": first_N, "distinct_2_char_prag": second_N}
     repeats_N = (words_N - counts_NC[:, TYPES][:, 0]) / np.maximum(words_N, 1)
     return columns | {"repeat_rate": repeats_N, "words": words_N * 1.0, "words_reference": theirs_N * 1.0}
 

@@ -50,7 +50,12 @@ def canonical(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     names: list[Any] = [record.get("record") for record in predictions]
     if None not in names and len(set(names)) == len(names):
         return [record for _, record in sorted(zip(map(_order, names), predictions, strict=True), key=lambda p: p[0])]
-    return sorted(predictions, key=lambda record: json.dumps(record, sort_keys=True, default=str))
+    return sorted(predictions, key=lambda record: (record["explanation"], record["reference"], _rest(record)))
+
+
+def _rest(record: dict[str, Any]) -> str:
+    """What else a record holds, as a text; most files of other programs have only the two texts."""
+    return json.dumps(record, sort_keys=True, default=str) if len(record) > 2 else ""
 
 
 def _order(name: str | int) -> tuple[bool, int, str]:

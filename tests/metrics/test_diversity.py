@@ -36,9 +36,10 @@ def test_texts_are_the_same_when_their_words_are():
 
 
 def test_character_distinct_is_that_of_prag():
-    # "abab": 2 characters of 4, 2 pairs (ab, ba) over 4 characters
-    assert distinct_char_prag(["abab", ""], 1) == pytest.approx([50, 0])
-    assert distinct_char_prag(["abab", "a"], 2) == pytest.approx([50, 0])
+    # "abab": 2 characters of 4, 2 pairs (ab, ba) over 4 characters; texts end where they end
+    first, second = distinct_char_prag(["abab", "", "a", "b\U0001f600", "aaa"])
+    assert first == pytest.approx([50, 0, 100, 100, 100 / 3])
+    assert second == pytest.approx([50, 0, 0, 50, 100 / 3])
 
 
 def test_entropy_is_the_mean_over_three_orders_in_bits():
