@@ -1,21 +1,49 @@
 """Keeps the product of the best validation so far."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
+from callbacks.durable import swap_folder
+from lightning_modules.collectives import barrier, world
+
+
+def export(module: pl.LightningModule, folder: Path) -> None:
+    """Writes a module's product in the place of an older one, whole or not at all; collective."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    if world()[0] == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    barrier()
+    module.export(partial)  # type: ignore[operator]
+    barrier()
+    if world()[0] == 0:
+        swap_folder(partial, folder)
+    barrier()
+
 
 class ExportBest(pl.Callback):
-    """Calls `module.export(folder)` whenever the monitored value is the best so far; collective."""
+    """Exports whenever the monitored value is the best so far; collective."""
 
     def __init__(self, monitor: str, mode: str, folder: Path) -> None:
         self.monitor, self.sign, self.folder = monitor, 1 if mode == "max" else -1, folder
         self.best: float | None = None
+        self.fresh = False  # the last validation was the best
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The monitored value is the same on every rank, so all ranks decide alike."""
         value = float(trainer.callback_metrics[self.monitor])
-        if self.best is None or self.sign * value > self.sign * self.best:
+        self.fresh = self.best is None or self.sign * value > self.sign * self.best
+        if self.fresh:
             self.best = value
-            self.folder.mkdir(parents=True, exist_ok=True)
-            module.export(self.folder)
+            export(module, self.folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value; its product is part of the checkpoint."""
+        return {"best": self.best, "fresh": self.fresh}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.best, self.fresh = state["best"], state["fresh"]

@@ -1,26 +1,37 @@
 """Stops a run that is going wrong, with a sentence that says why."""
 
 import logging
+import math
+import statistics
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_modules.collectives import gather_objects
+from lightning_modules.collectives import gather_objects, gradients, sum_over_ranks
 from lightning_modules.ppo.config import GuardConfig
 
 log = logging.getLogger("llm2er")
 
 
+MEMORY = 50  # losses that a spike is measured against
+
+
 class NonFiniteError(RuntimeError):
-    """A loss was not finite; the weights are those before the update."""
+    """A loss or gradient was not finite, or a loss out of all proportion; the weights are those before the update."""
 
 
 class StopOnNonFinite(pl.Callback):
-    """Raises on every rank, before the backward pass, when the loss of any rank is not finite."""
+    """Raises on every rank, before the update, when a loss or a gradient of any rank is not finite.
 
-    def __init__(self) -> None:
+    With `spike` above 0 also when the loss over all ranks is more than that many times the median of the last steps'.
+    """
+
+    def __init__(self, spike: float = 0.0) -> None:
+        self.spike = spike
         self._records: list[int] = []
+        self._recent: list[float] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
         """Remembers whose loss comes next."""
@@ -28,14 +39,43 @@ class StopOnNonFinite(pl.Callback):
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
         """One small exchange a step, so that no rank waits in a collective for one that stopped."""
-        bad = [] if bool(torch.isfinite(loss)) else self._records
-        everywhere = sorted(record for records in gather_objects(bad) for record in records)
-        if everywhere:
-            shown = ", ".join(map(str, everywhere[:20])) + (" ..." if len(everywhere) > 20 else "")
-            raise NonFiniteError(
-                f"the loss is not finite at step {trainer.global_step} (records {shown}); nothing was updated. "
-                "Lower the learning rate, or use hardware.precision=fp32"
-            )
+        parts = gather_objects((float(loss.detach()), self._records))
+        bad = [records for value, records in parts if not math.isfinite(value)]
+        if bad:
+            self._stop(trainer, "the loss is not finite", bad)
+        if self.spike > 0:
+            self._look_for_spike(trainer, parts)
+
+    def _look_for_spike(self, trainer: pl.Trainer, parts: list[tuple[float, list[int]]]) -> None:
+        mean = sum(value for value, _ in parts) / len(parts)
+        usual = statistics.median(self._recent) if len(self._recent) >= MEMORY // 5 else 0.0
+        if usual > 0 and mean > self.spike * usual:
+            told = f"the loss is {mean:.4g}, more than loss_spike={self.spike:g} times the usual {usual:.4g}"
+            self._stop(trainer, told, [records for _, records in parts])
+        self._recent = [*self._recent, mean][-MEMORY:]
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: object) -> None:
+        """A finite loss may have gradients that are not: of a root at 0, or of a sum over ranks that overflows."""
+        finite = all(bool(torch.isfinite(part).all()) for part in gradients(trainer.strategy.model.optimizer))
+        bad = torch.tensor(float(not finite), device=module.device)
+        if float(sum_over_ranks(bad)) > 0:
+            self._stop(trainer, "a gradient is not finite", gather_objects(self._records))
+
+    def _stop(self, trainer: pl.Trainer, what: str, records_by_rank: list[list[int]]) -> None:
+        everywhere = sorted(record for records in records_by_rank for record in records)
+        shown = ", ".join(map(str, everywhere[:20])) + (" ..." if len(everywhere) > 20 else "")
+        raise NonFiniteError(
+            f"{what} at step {trainer.global_step} (records {shown}); nothing was updated. "
+            "Lower the learning rate, or use hardware.precision=fp32"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses that later ones are compared with."""
+        return {"recent": self._recent}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._recent = state["recent"]
 
 
 class PPOGuards(pl.Callback):
@@ -45,6 +85,14 @@ class PPOGuards(pl.Callback):
         self.config = config
         self._first_distinct: float | None = None
         self.reason = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later rollouts are compared with."""
+        return {"first_distinct": self._first_distinct}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._first_distinct = state["first_distinct"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Looks at the figures of the last rollout, which are the same on every rank."""

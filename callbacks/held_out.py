@@ -2,9 +2,11 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
+from callbacks.export_best import export
 from metrics.concept import cmr
 from metrics.diversity import distinct_corpus
 from metrics.phrases import PhraseMatcher
@@ -39,14 +41,23 @@ class HeldOutEvaluation(pl.Callback):
         self._spread: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The policy as fine-tuning left it."""
-        self._evaluate(trainer, module, 0)
+        """The policy as fine-tuning left it; a run that goes on has seen it."""
+        if not self.history:
+            self._evaluate(trainer, module, 0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """After every `every` iterations and after the last."""
         done = trainer.current_epoch + 1
         if done % self.every == 0 or done == trainer.max_epochs or trainer.should_stop:
             self._evaluate(trainer, module, done)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later policies are compared with; the product kept is part of the checkpoint."""
+        return {"history": self.history, "kept": self.kept, "spread": self._spread}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.history, self.kept, self._spread = state["history"], state["kept"], state["spread"]
 
     def _evaluate(self, trainer: pl.Trainer, module: pl.LightningModule, iteration: int) -> None:
         records, texts, rewards = module.held_out()  # type: ignore[operator]
@@ -76,7 +87,6 @@ class HeldOutEvaluation(pl.Callback):
         kept = diverse and none_fell and figures["score"] > self.kept["score"]
         if kept:
             self.kept = figures | {"iteration": iteration}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            module.export(self.folder)  # type: ignore[operator]
+            export(module, self.folder)
         shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("ccr", "hqar", "cmr", "distinct_2", "score"))
         log.info("held-out after iteration %d: %s%s", iteration, shown, "  (kept)" if kept else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
+from callbacks.durable import write_durably
 from datamodules.prompts import PromptBuilder
 from lightning_modules.collectives import world
 
@@ -38,8 +39,13 @@ class SampleTable(pl.Callback):
             for record, text in zip(self.records, texts, strict=True)
         ]
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "samples_by_epoch.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path = self.folder / "samples_by_epoch.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        # A run that goes on repeats the epoch that was cut off.
+        lines = [line for line in lines if line and json.loads(line)["epoch"] < trainer.current_epoch]
+        write_durably(
+            path, "".join(line + "\n" for line in [*lines, *(json.dumps(r, ensure_ascii=False) for r in rows)])
+        )
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("samples", columns=list(rows[0]), data=[list(row.values()) for row in rows])

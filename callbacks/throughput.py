@@ -15,22 +15,31 @@ class Throughput(pl.Callback):
     def __init__(self, stage: str, records_a_batch: float) -> None:
         self.stage, self.records = stage, records_a_batch  # of a micro-batch, over all ranks
         self._begin = self._epoch_begin = self._said = 0.0
+        self._first_epoch = self._batches = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Starts the clock."""
-        self._begin = time.monotonic()
+        """Starts the clocks; a run that goes on may be within an epoch."""
+        self._begin = self._epoch_begin = time.monotonic()
+        self._first_epoch = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""
         self._epoch_begin = time.monotonic()
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: object, index: int
+    ) -> None:
+        """Counts."""
+        self._batches += 1
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Logs the rate and, at most every five seconds, says how far it is."""
         now = time.monotonic()
-        rate = self.records * trainer.num_training_batches / max(now - self._epoch_begin, 1e-9)
+        rate = self.records * self._batches / max(now - self._epoch_begin, 1e-9)
+        self._batches = 0
         module.log(f"{self.stage}/records_per_second", rate, rank_zero_only=True)
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         if not sys.stderr.isatty() and (now - self._said > 5 or done == total):
             self._said = now
-            left = (now - self._begin) / done * (total - done)
+            left = (now - self._begin) / (done - self._first_epoch) * (total - done)
             log.info("%s: epoch %d of %d, %.0f records/s, at most %.0f s left", self.stage, done, total, rate, left)

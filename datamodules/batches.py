@@ -24,6 +24,7 @@ class Draw:
     weight_B: np.ndarray  # float32: 1, or 0 for a repeated row
     step_rows: np.ndarray  # the whole global batch of this optimizer step, the same on every rank
     micro_rows: np.ndarray  # the whole micro-batch over all ranks, the same on every rank
+    least: int  # rows of the rank that has the fewest, the same on every rank
     scale: float  # ranks * micro-batches / records in the global batch
 
 
@@ -75,20 +76,26 @@ class BatchPlan:
         weight = np.ones(max(len(rows), 1), dtype=np.float32)
         if len(rows) == 0:
             rows, weight = step_rows[:1], np.zeros(1, dtype=np.float32)
-        return Draw(rows, weight, step_rows, micro_rows, self.world * self.accumulate / len(step_rows))
+        least = max(len(micro_rows) // self.world, 1)
+        return Draw(rows, weight, step_rows, micro_rows, least, self.world * self.accumulate / len(step_rows))
 
 
 class PlanSampler(Sampler):
-    """Yields (epoch, micro step) for a data set whose items are whole batches."""
+    """Yields (epoch, micro step) for a data set whose items are whole batches; can start within an epoch."""
 
     def __init__(self, plan: BatchPlan) -> None:
-        self.plan, self.epoch = plan, 0
+        self.plan, self.epoch, self._start = plan, 0, 0
 
     def __len__(self) -> int:
         return self.plan.micro_steps
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter([(self.epoch, step) for step in range(self.plan.micro_steps)])
+        start, self._start = self._start, 0
+        return iter([(self.epoch, step) for step in range(start, self.plan.micro_steps)])
+
+    def seek(self, epoch: int, micro_step: int) -> None:
+        """The next pass begins at this place; later ones at the beginning of their epoch."""
+        self.epoch, self._start = epoch, micro_step
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""

@@ -2,58 +2,64 @@
 
 Ids do not depend on the order of the raw file: users, items and concepts are numbered by (train records, descending;
 name). Record ids follow the raw file.
+
+Shape suffixes: R records, M mentions, N users or items.
 """
 
-import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from datamodules.concepts import ConceptOptions, fit_concepts
+from datamodules.concepts import ConceptOptions
 from datamodules.corpus import SPLITS, Corpus, check_replaceable, write_corpus
-from datamodules.records import SPLIT_NAMES, BadRecord, LeftOut, RawRecord, accepted
+from datamodules.mentions import fitted_extractor, found_in, mentions_of, rating_signs
+from datamodules.narrowing import NarrowOptions, narrowed
+from datamodules.records import BadRecord, LeftOut, RawRecord, Records, accepted
+from datamodules.sentences import SentenceOptions, choose
+from datamodules.splits import TRAIN, cold, split_records, warmed
+from datamodules.tables import Sides, corpus_tables, vocabulary, with_facts
 from metrics.errors import InputError
-from metrics.phrases import PhraseMatcher, tokenize
-
-_MENTION = pa.struct([("concept", pa.int32()), ("opinion", pa.string()), ("polarity", pa.int8())])
+from metrics.phrases import tokenize
 
 
 @dataclass(frozen=True)
-class BuildOptions(ConceptOptions):
+class BuildOptions(ConceptOptions, SentenceOptions, NarrowOptions):
     """What becomes of raw records."""
 
     on_bad_record: str = field(
         default="error",
         metadata={"help": "error: stop at the first bad record; skip: leave them out, count them and report"},
     )
-    split_seed: int = field(
-        default=0, metadata={"help": "seed of the random 8:1:1 split, drawn where the records give none"}
+    split: str = field(
+        default="random",
+        metadata={"help": "where the records give none: random (8:1:1, all in train), or last_out (in time, by user)"},
     )
-    min_user: int = field(
-        default=0, metadata={"help": "leave out users with fewer records (counted once, before any is out); 0: off"}
-    )
-    min_item: int = field(
-        default=0, metadata={"help": "leave out items with fewer records (counted once, before any is out); 0: off"}
-    )
+    split_seed: int = field(default=0, metadata={"help": "seed of split=random; the field uses five"})
     max_words: int = field(default=0, metadata={"help": "cut explanations to this many words; 0: off"})
     rating_min: float = field(default=1.0, metadata={"help": "lowest rating of the scale"})
     rating_max: float = field(default=5.0, metadata={"help": "highest rating of the scale"})
+    rating_map: bool = field(
+        default=False, metadata={"help": "map ratings from the scale rating_min..rating_max to 1..5, in proportion"}
+    )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ConceptOptions.__post_init__(self)
+        SentenceOptions.__post_init__(self)
+        NarrowOptions.__post_init__(self)
+        if self.max_words and self.explanation == "sentence":
+            raise InputError(f"max_words={self.max_words} cuts whole texts: with explanation=sentence use sentence_max_words.")
         if self.on_bad_record not in ("error", "skip"):
             raise InputError(f"on_bad_record={self.on_bad_record} is unknown: use error or skip.")
-        if self.split_seed < 0:
-            raise InputError(f"split_seed={self.split_seed} must be 0 or more.")
-        for key in ("min_user", "min_item", "max_words"):
+        if self.split not in ("random", "last_out"):
+            raise InputError(f"split={self.split} is unknown: use random or last_out.")
+        for key in ("split_seed", "max_words"):
             if getattr(self, key) < 0:
-                raise InputError(f"{key}={getattr(self, key)} must be 0 (off) or more.")
+                raise InputError(f"{key}={getattr(self, key)} must be 0 or more.")
         if not (math.isfinite(self.rating_min) and math.isfinite(self.rating_max)):
             raise InputError("rating_min and rating_max must be finite numbers.")
         if self.rating_min >= self.rating_max:
@@ -61,7 +67,11 @@ class BuildOptions(ConceptOptions):
 
 
 def build_corpus(
-    raw: Iterable[RawRecord | BadRecord], out: str | Path, options: BuildOptions, source: dict[str, Any]
+    raw: Iterable[RawRecord | BadRecord],
+    out: str | Path,
+    options: BuildOptions,
+    source: dict[str, Any],
+    sides: Sides | None = None,
 ) -> Corpus:
     """Check, split and number raw records and write them as the corpus folder `out`.
 
@@ -69,190 +79,136 @@ def build_corpus(
     and line of a bad record (policy error), or what makes the whole corpus unusable.
     """
     check_replaceable(out)
-    write_corpus(out, *assemble(raw, options, source))
+    write_corpus(out, *assemble(raw, options, source, sides))
     return Corpus.load(out)
 
 
 def assemble(
-    raw: Iterable[RawRecord | BadRecord], options: BuildOptions, source: dict[str, Any]
+    raw: Iterable[RawRecord | BadRecord], options: BuildOptions, source: dict[str, Any], sides: Sides | None = None
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """The tables and the manifest of `build_corpus`, not yet written."""
     left_out = LeftOut(str(source.get("file", "records")), options.on_bad_record)
-    records = accepted(raw, options.rating_min, options.rating_max, left_out)
-    records, cut = _cut(_frequent(records, options, left_out), options.max_words)
-    if not records:
-        raise InputError(f"{left_out.file} gives no record to build a corpus from: {left_out.summary()}.")
-    splits_given = records[0].split is not None
-    split_R = _given_splits(records) if splits_given else random_splits(records, options.split_seed)
-    if not (split_R == 0).any():
-        raise InputError(f"{left_out.file} gives no train record: mark some records as train, or give no split at all.")
-    cold = _cold(records, split_R, options, left_out.file)
-    mentions, from_records = _mentions(records, split_R, options)
-    concepts, mentions, unseen = _vocabulary(mentions, split_R)
-    tables = _tables(records, split_R, concepts, mentions)
+    records = narrowed(accepted(raw, options.rating_min, options.rating_max, left_out), options, left_out)
+    records, cut = _cut(records, options.max_words)
+    _need_records(len(records), left_out)
+    split_R, splits = split_records(records, options.split, options.split_seed, left_out.file)
+    _need_train(split_R, left_out)
+    records, split_R, reviews, named = _with_concepts(records, split_R, splits, options, left_out)
+    unseen_by_name = cold(records, split_R)
+    if splits == "given" and options.on_bad_record == "error":
+        _refuse_cold(unseen_by_name, left_out.file)
+    concepts, mentions, unseen = vocabulary(records.mentions, split_R)
+    if options.rating_map:
+        share_R = (records.rating_R - options.rating_min) / (options.rating_max - options.rating_min)
+        records = replace(records, rating_R=1 + 4 * share_R)
+    tables = corpus_tables(records, split_R, concepts, mentions)
+    if reviews is not None:
+        tables["reviews"] = reviews
+    side_files = with_facts(tables, sides or Sides(), options.on_bad_record)
+    chosen = {option.name: getattr(options, option.name) for option in fields(BuildOptions)}
+    mapped = {"rating_min": 1.0, "rating_max": 5.0} if options.rating_map else {}
     manifest = {
         "source": {**source, "file": Path(left_out.file).name} if "file" in source else source,
-        "options": {option.name: getattr(options, option.name) for option in fields(BuildOptions)},
+        "options": chosen | mapped,
         "counts": {
             "records": {name: int((split_R == index).sum()) for index, name in enumerate(SPLITS)},
             **{name: tables[name].num_rows for name in ("users", "items", "concepts")},
-            "mentions": sum(map(len, mentions)),
-            "words": sum(len(tokenize(text)) for text in tables["records"]["explanation"].to_pylist()),
+            "mentions": len(mentions.concept_M),
+            "words": sum(len(tokenize(text)) for text in records.explanations),
         },
-        "splits": "given" if splits_given else "random",
-        "concepts": "given" if from_records else "extracted",
+        "splits": splits,
+        "concepts": named,
         "skipped": left_out.by_reason(),
         "cut_explanations": cut,
         "mentions_unseen_in_train": unseen,
-        "cold": {kind: len(names) for kind, names in cold.items()},
+        "cold": {kind: len(names) for kind, names in unseen_by_name.items()},
+        **({"side_files": side_files} if side_files else {}),
+        **({"ratings_mapped_from": [options.rating_min, options.rating_max]} if options.rating_map else {}),
     }
     return tables, manifest
 
 
-def random_splits(records: Sequence[RawRecord], seed: int) -> np.ndarray:
-    """Index into SPLITS (int8) of each record: 8:1:1, every user and item at least once in train.
-
-    The NLG4RS rule: in random order, the first record of a user or an item goes to train, whatever the shares.
-    Of the others, as many as fill the shares of valid and test go there. Does not depend on the order of `records`.
-    """
-    order = sorted(range(len(records)), key=lambda row: (records[row].user, records[row].item))
-    seen_users: set[str] = set()
-    seen_items: set[str] = set()
-    free = []
-    for position in np.random.default_rng(seed).permutation(len(records)).tolist():
-        record = records[order[position]]
-        if record.user in seen_users and record.item in seen_items:
-            free.append(order[position])
-        seen_users.add(record.user)
-        seen_items.add(record.item)
-    share = min(len(records) // 10, len(free) // 2)
-    split_R = np.zeros(len(records), dtype=np.int8)
-    split_R[free[:share]] = SPLITS.index("valid")
-    split_R[free[share : 2 * share]] = SPLITS.index("test")
-    return split_R
+def _need_records(number: int, left_out: LeftOut) -> None:
+    if not number:
+        raise InputError(f"{left_out.file} gives no record to build a corpus from: {left_out.summary()}.")
 
 
-def _frequent(records: list[RawRecord], options: BuildOptions, left_out: LeftOut) -> list[RawRecord]:
-    """Records whose user and item have enough records."""
-    users = Counter(record.user for record in records)
-    items = Counter(record.item for record in records)
-    kept = []
-    for record in records:
-        if users[record.user] < options.min_user:
-            left_out.count(record.line, "user below min_user")
-        elif items[record.item] < options.min_item:
-            left_out.count(record.line, "item below min_item")
-        else:
-            kept.append(record)
-    return kept
+def _need_train(split_R: np.ndarray, left_out: LeftOut) -> None:
+    if not (split_R == TRAIN).any():
+        raise InputError(f"{left_out.file} gives no train record: mark some records as train, or give no split at all.")
 
 
-def _cut(records: list[RawRecord], max_words: int) -> tuple[list[RawRecord], int]:
-    """Records whose explanations have at most `max_words` words (0: no limit), and how many were longer."""
-    words = [tokenize(record.explanation) for record in records] if max_words else []
-    longer = [row for row, tokens in enumerate(words) if len(tokens) > max_words]
-    for row in longer:
-        records[row] = records[row]._replace(explanation=" ".join(words[row][:max_words]))
-    return records, len(longer)
-
-
-def _given_splits(records: Sequence[RawRecord]) -> np.ndarray:
-    return np.array([SPLIT_NAMES[str(record.split)] for record in records], dtype=np.int8)
-
-
-def _cold(records: Sequence[RawRecord], split_R: np.ndarray, options: BuildOptions, file: str) -> dict[str, list[str]]:
-    """Users and items that no train record holds, by name; under the policy `error` they raise InputError."""
-    train = [record for record, split in zip(records, split_R, strict=True) if split == 0]
-    users = {record.user for record in records} - {record.user for record in train}
-    items = {record.item for record in records} - {record.item for record in train}
-    cold = {"users": sorted(users), "items": sorted(items)}
-    if options.on_bad_record == "error" and (users or items):
-        found = " and ".join(f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in cold.items() if names)
+def _refuse_cold(found: Mapping[str, list[str]], file: str) -> None:
+    """Raise InputError where users or items of given splits stand in no train record."""
+    phrases = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in found.items() if names]
+    if phrases:
         raise InputError(
-            f"{file}: {found} stand in valid or test but not in train; move a record of each to train, "
+            f"{file}: {' and '.join(phrases)} stand in valid or test but not in train; move a record of each to train, "
             "or keep them, counted as cold, with on_bad_record=skip."
         )
-    return cold
 
 
-def _mentions(
-    records: Sequence[RawRecord], split_R: np.ndarray, options: BuildOptions
-) -> tuple[list[list[tuple[str, str, int]]], bool]:
-    """Mentions of each record, and whether the records gave them (if any does, one without has none).
+def _with_concepts(
+    records: Records, split_R: np.ndarray, splits: str, options: BuildOptions, left_out: LeftOut
+) -> tuple[Records, np.ndarray, pa.Table | None, str]:
+    """(records with mentions, their split, whole reviews where sentences were chosen, where the concepts come from).
 
-    Otherwise concepts are fitted on the train texts and looked up in all; their polarity is that of the rating.
+    Concepts are those that the records give (if any record does, one without has none), or are fitted on the train
+    texts and looked up in all.
     """
-    if any(record.mentions is not None for record in records):
-        return [record.mentions or [] for record in records], True
-    train = [record.explanation for record, split in zip(records, split_R, strict=True) if split == 0]
-    phrases = fit_concepts(train, options)
-    matcher = PhraseMatcher(phrases)
-    middle = (options.rating_min + options.rating_max) / 2
-    return [
-        [
-            (phrases[concept], "", (record.rating > middle) - (record.rating < middle))
-            for concept in sorted(matcher.find(record.explanation))
-        ]
-        for record in records
-    ], False
+    given = records.mentions is not None
+    if options.concept_source == "given" and not given:
+        raise InputError(f"{left_out.file}: no record names concepts; use another concept_source than given.")
+    if given and options.concept_source in ("auto", "given"):
+        if options.explanation == "sentence":
+            raise InputError(
+                "explanation=sentence chooses by concepts that it finds itself, and the records give theirs: "
+                "use concept_source=statistical, or explanation=whole."
+            )
+        return records, split_R, None, "given"
+    sign_R = rating_signs(records.rating_R, options.rating_min, options.rating_max)
+    by_sentence = options.explanation == "sentence"
+    extractor = fitted_extractor(records.explanations, sign_R, split_R == TRAIN, options, by_sentence)
+    named = "extracted" if options.concept_source in ("auto", "statistical") else options.concept_source
+    if not by_sentence:
+        mentions = mentions_of(found_in(records.explanations, extractor), sign_R, extractor.concepts)
+        return replace(records, mentions=mentions), split_R, None, named
+    texts, found = [], []
+    for review, sign in zip(records.explanations, sign_R.tolist(), strict=True):
+        text, concepts = choose(review, sign, extractor, options)
+        texts.append(text)
+        found.append(concepts)
+    has_R = np.array([bool(text) for text in texts])
+    left_out.count(records.line_R[~has_R].tolist(), "no sentence names a concept")
+    _need_records(int(has_R.sum()), left_out)
+    reviews = _reviews_table(records.explanations, has_R, sign_R, split_R)
+    mentions = mentions_of(found, sign_R, extractor.concepts)
+    kept = replace(records, explanations=texts, mentions=mentions).where(has_R)
+    split_R = split_R[has_R]
+    # A user whose only train record explains nothing keeps a test record: moved to train, where nothing was fitted on it.
+    return kept, warmed(kept, split_R) if splits == "random" else split_R, reviews, named
 
 
-def _vocabulary(
-    mentions: list[list[tuple[str, str, int]]], split_R: np.ndarray
-) -> tuple[dict[str, int], list[list[tuple[str, str, int]]], int]:
-    """(concept -> number of train records that mention it, in order of id), mentions of those, number of others."""
-    frequency: Counter[str] = Counter()
-    for row in np.flatnonzero(split_R == 0):
-        frequency.update({concept for concept, _, _ in mentions[row]})
-    known = [[mention for mention in row if mention[0] in frequency] for row in mentions]
-    unseen = sum(map(len, mentions)) - sum(map(len, known))
-    return {name: frequency[name] for name in _by_frequency(frequency, frequency)}, known, unseen
+def _reviews_table(texts: list[str], has_R: np.ndarray, sign_R: np.ndarray, split_R: np.ndarray) -> pa.Table:
+    """The whole reviews, those that explain nothing included (no record): what concepts were fitted on can be read again."""
+    return pa.table(
+        {
+            "record": pa.array(np.cumsum(has_R) - 1, pa.int32(), mask=~has_R),
+            "review": pa.array(texts),
+            "sign": pa.array(sign_R, pa.int8()),
+            "fitted": pa.array(split_R == TRAIN),
+        }
+    )
 
 
-def _by_frequency(names: Iterable[str], frequency: Counter[str]) -> list[str]:
-    return sorted(names, key=lambda name: (-frequency[name], name))
-
-
-def _tables(
-    records: Sequence[RawRecord],
-    split_R: np.ndarray,
-    concepts: dict[str, int],
-    mentions: list[list[tuple[str, str, int]]],
-) -> dict[str, pa.Table]:
-    train = [record for record, split in zip(records, split_R, strict=True) if split == 0]
-    users = _by_frequency({record.user for record in records}, Counter(record.user for record in train))
-    items = _by_frequency({record.item for record in records}, Counter(record.item for record in train))
-    user_id, item_id, concept_id = ({name: i for i, name in enumerate(names)} for names in (users, items, concepts))
-    titles: dict[str, str] = {}
-    for record in records:
-        if record.item_title:
-            titles.setdefault(record.item, record.item_title)
-    columns = {
-        "record": pa.array(range(len(records)), pa.int32()),
-        "user": pa.array([user_id[record.user] for record in records], pa.int32()),
-        "item": pa.array([item_id[record.item] for record in records], pa.int32()),
-        "rating": pa.array([record.rating for record in records], pa.float32()),
-        "explanation": pa.array([record.explanation for record in records], pa.string()),
-        "concepts": pa.array(
-            [[(concept_id[name], opinion, polarity) for name, opinion, polarity in row] for row in mentions],
-            pa.list_(_MENTION),
-        ),
-        "time": pa.array([record.time for record in records], pa.int64()),
-        "split": pa.array([SPLITS[split] for split in split_R], pa.string()),
-    }
-    item_columns = {
-        "id": pa.array(items, pa.string()),
-        "title": pa.array([titles.get(item, "") for item in items], pa.string()),
-        "attributes": pa.array([json.dumps({})] * len(items), pa.string()),
-    }
-    return {
-        "records": pa.table(columns),
-        "users": pa.table({"id": pa.array(users, pa.string())}),
-        "items": pa.table(item_columns),
-        "concepts": pa.table(
-            {
-                "concept": pa.array(list(concepts), pa.string()),
-                "train_records": pa.array(list(concepts.values()), pa.int32()),
-            }
-        ),
-    }
+def _cut(records: Records, max_words: int) -> tuple[Records, int]:
+    """Records whose explanations have at most `max_words` words (0: no limit), and how many were longer."""
+    texts, longer = records.explanations, 0
+    if max_words:
+        texts = list(texts)
+        for row, text in enumerate(texts):
+            words = tokenize(text)
+            if len(words) > max_words:
+                texts[row] = " ".join(words[:max_words])
+                longer += 1
+    return replace(records, explanations=texts), longer

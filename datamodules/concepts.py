@@ -1,11 +1,8 @@
-"""Concepts of a corpus that names none: frequent content words and word pairs, fitted on train alone."""
+"""Where the concepts of a corpus come from: the options, and the words that are never one."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from metrics.errors import InputError
-from metrics.phrases import tokenize
 
 # Function words, and words that judge or count rather than name what is judged.
 _STOP_WORDS = """
@@ -22,57 +19,47 @@ things think this those though through time to together too took tried try two u
 usually very want wanted was wasn't way we well went were weren't what when where which while who whole why will
 with without won't worked works worth would wouldn't yes yet you your bad worse worst awful amazing awesome
 excellent fantastic terrible wonderful decent happy disappointed disappointing recommend recommended
+since during via per against along without toward towards upon whether though although mine ones itself yourself himself
+herself themselves ourselves second third plus fact times day days week weeks month months year years hour hours minute
+minutes time people person guy guys someone anyone everybody nobody none i'm i'd i've it'll that'll ain't gonna
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
+SOURCES = ("auto", "given", "statistical", "spacy", "list")
+
+
 @dataclass(frozen=True)
 class ConceptOptions:
-    """Which words become concepts when the records name none."""
+    """Where concepts come from, and which ones are kept of those that are extracted."""
 
+    concept_source: str = field(
+        default="auto",
+        metadata={
+            "help": "given: those of the records; statistical: extracted by counts; spacy: noun chunks; list: yours; "
+            "auto: given, or statistical where no record names any"
+        },
+    )
+    concept_list: str = field(default="", metadata={"help": "concept_source=list: text file, one concept a line"})
+    concept_model: str = field(
+        default="en_core_web_sm", metadata={"help": "concept_source=spacy: an installed spaCy model"}
+    )
     concept_min_count: int = field(
-        default=5,
-        metadata={"help": "a word is a concept if at least this many train explanations hold it (when none are given)"},
+        default=5, metadata={"help": "a concept stands in at least this many train texts (when it is extracted)"}
     )
     concept_max_share: float = field(
-        default=0.1,
-        metadata={"help": "... and at most this share of the train explanations"},
+        default=0.1, metadata={"help": "... and in at most this share of the train texts"}
     )
-    concept_top: int = field(
-        default=20000,
-        metadata={"help": "keep this many, the most frequent ones"},
-    )
+    concept_top: int = field(default=20000, metadata={"help": "keep this many, the most frequent ones"})
 
     def __post_init__(self) -> None:
+        if self.concept_source not in SOURCES:
+            raise InputError(f"concept_source={self.concept_source} is unknown: use {', '.join(SOURCES)}.")
+        if (self.concept_source == "list") != bool(self.concept_list):
+            raise InputError("concept_source=list and concept_list=FILE go together: give both or neither.")
         if self.concept_min_count < 1:
             raise InputError(f"concept_min_count={self.concept_min_count} must be 1 or more.")
         if not 0 < self.concept_max_share <= 1:
             raise InputError(f"concept_max_share={self.concept_max_share} must lie above 0 and not above 1.")
         if self.concept_top < 1:
             raise InputError(f"concept_top={self.concept_top} must be 1 or more.")
-
-
-def fit_concepts(texts: Sequence[str], options: ConceptOptions) -> list[str]:
-    """Words and pairs of neighbouring words that name what the texts talk about, most frequent first, then by name.
-
-    Frequency is the number of texts that hold the phrase at least once; it must lie within
-    [concept_min_count, concept_max_share * number of texts]. Stop words and tokens without a letter take no part,
-    and a pair never spans one.
-    """
-    frequency: Counter[str] = Counter()
-    for text in texts:
-        frequency.update(set(_phrases(tokenize(text.lower()))))
-    most = options.concept_max_share * len(texts)
-    fitting = [phrase for phrase, count in frequency.items() if options.concept_min_count <= count <= most]
-    return sorted(fitting, key=lambda phrase: (-frequency[phrase], phrase))[: options.concept_top]
-
-
-def _phrases(tokens: Sequence[str]) -> list[str]:
-    content = [_names_something(token) for token in tokens]
-    words = [token for token, named in zip(tokens, content, strict=True) if named]
-    starts = (i for i in range(len(tokens) - 1) if content[i] and content[i + 1])
-    return words + [f"{tokens[i]} {tokens[i + 1]}" for i in starts]
-
-
-def _names_something(token: str) -> bool:
-    return len(token) > 1 and token not in STOP_WORDS and any(character.isalpha() for character in token)

@@ -48,8 +48,14 @@ class Evidence:
         rows = zip(*(column[record].tolist() for column in columns), strict=True)
         return [Candidate(*row) for row in rows]
 
-    def with_rows_of(self, other: "Evidence", rows: list[int | None]) -> "Evidence":
-        """This evidence, in which record i is replaced by `other`'s record `rows[i]` where that is given."""
+    def with_rows_of(
+        self, other: "Evidence", rows: list[int | None], new_users: list[int], new_items: list[int]
+    ) -> "Evidence":
+        """This evidence, in which record i is replaced by `other`'s record `rows[i]` where that is given.
+
+        States are `other`'s, of all its folds; those of nodes that only this evidence knows, or knows better
+        (`new_users`, `new_items`), are this one's, which has a single fold.
+        """
         mine = [i for i, row in enumerate(rows) if row is not None]
         theirs = [row for row in rows if row is not None]
         columns = {}
@@ -58,7 +64,9 @@ class Evidence:
             if field.name.endswith(("_R", "_RK")):
                 column[mine] = getattr(other, field.name)[theirs].to(column.dtype)
             columns[field.name] = column
-        return Evidence(**(columns | {"users_FND": other.users_FND, "items_FND": other.items_FND}))
+        columns["users_FND"] = _with_new_states(other.users_FND, self.users_FND, new_users)
+        columns["items_FND"] = _with_new_states(other.items_FND, self.items_FND, new_items)
+        return Evidence(**columns)
 
     def states(self, records: Tensor, corpus: Corpus) -> tuple[Tensor, Tensor]:
         """(user [B, D], item [B, D]) states of records, each from the fold it is left out with."""
@@ -66,6 +74,14 @@ class Evidence:
         users = torch.from_numpy(corpus.user_R[rows].astype("int64"))
         items = torch.from_numpy(corpus.item_R[rows].astype("int64"))
         return self.users_FND[fold_B, users], self.items_FND[fold_B, items]
+
+
+def _with_new_states(old_FND: Tensor, fresh_1ND: Tensor, new: list[int]) -> Tensor:
+    """The states of `old_FND`, behind them and at `new` those of `fresh_1ND`."""
+    folds, known, _ = old_FND.shape
+    states = torch.cat([old_FND, fresh_1ND[:, known:].expand(folds, -1, -1)], dim=1)
+    states[:, new] = fresh_1ND[:, new].expand(folds, -1, -1)
+    return states
 
 
 def stack_candidates(rows: list[list[Candidate]]) -> dict[str, Tensor]:

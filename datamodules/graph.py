@@ -40,6 +40,12 @@ PLAIN: tuple[Relation, ...] = (
     ("concept", "of", "item"),
 )
 
+# By which relation a node that is new hears of its concepts, typed or plain.
+_INTO: dict[str, tuple[Relation, Relation]] = {
+    "user": (("concept", "liked_by", "user"), ("concept", "mentioned_by", "user")),
+    "item": (("concept", "praised_in", "item"), ("concept", "of", "item")),
+}
+
 
 @dataclass(frozen=True)
 class GraphConfig:
@@ -54,6 +60,13 @@ class GraphConfig:
     leave_one_out: bool = field(
         default=True, metadata={"help": "false shows a train record its own edges: only to measure what the leak does"}
     )
+    sampling: str = field(
+        default="full",
+        metadata={"help": "what a rating batch reads: the full graph, or neighbor (around its users and items)"},
+    )
+    neighbors: int = field(
+        default=15, metadata={"help": "sampling=neighbor: most in-edges of each relation for a node; 0: all"}
+    )
     candidate_source: str = field(
         default="paths", metadata={"help": "paths (the graph's), or random concepts: a control for ablations"}
     )
@@ -63,6 +76,10 @@ class GraphConfig:
             raise InputError(f"graph.relations={self.relations}: use typed or plain")
         if self.candidate_source not in ("paths", "random"):
             raise InputError(f"graph.candidate_source={self.candidate_source}: use paths or random")
+        if self.sampling not in ("full", "neighbor"):
+            raise InputError(f"graph.sampling={self.sampling}: use full or neighbor")
+        if self.neighbors < 0:
+            raise InputError(f"graph.neighbors={self.neighbors}: must be 0 (all) or more")
         if self.folds < 2:
             raise InputError(f"graph.folds={self.folds}: at least 2 are needed to leave a record's fold out")
         if self.candidates < 1:
@@ -118,47 +135,87 @@ def build_graph(corpus: Corpus, config: GraphConfig, records: Iterable[int] | No
     A mention without polarity takes the sign of its record's rating. Node ids are the corpus's contiguous ids and edges
     are sorted, so that two builds are equal.
     """
-    rows = np.fromiter(corpus.rows("train") if records is None else records, dtype=np.int64)
+    rows = corpus.rows("train") if records is None else np.fromiter(records, dtype=np.int64)
     if len(rows) == 0:
         raise InputError(f"{corpus.path}: no train record, so there is no graph; check the splits")
-    forward = TYPED[::2] if config.relations == "typed" else PLAIN[::2]
-    triples: dict[Relation, list[tuple[int, int, int]]] = {relation: [] for relation in forward}
-    for record in rows.tolist():
-        user, item = int(corpus.user_R[record]), int(corpus.item_R[record])
-        high = bool(rating_is_high(corpus.rating_R[record], corpus))
-        user_item, user_concept, item_concept = _relations_of(forward, high)
-        triples[user_item].append((user, item, record))
-        for mention in corpus.mentions[record]:
-            good = mention.polarity > 0 if mention.polarity else high
-            _, user_concept, item_concept = _relations_of(forward, good)
-            triples[user_concept].append((user, mention.concept, record))
-            triples[item_concept].append((item, mention.concept, record))
+    typed = config.relations == "typed"
+    user_R, item_R = corpus.user_R[rows].astype(np.int64), corpus.item_R[rows].astype(np.int64)
+    good_R = np.asarray(rating_is_high(corpus.rating_R[rows], corpus))
+    record_M, concept_M, polarity_M = corpus.mention_columns(rows)
+    high_M = np.asarray(rating_is_high(corpus.rating_R[record_M], corpus))
+    good_M = np.where(polarity_M == 0, high_M, polarity_M > 0)
+    user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
+    ends = (  # (source, target, record, whether it is a good one) of user-item, user-concept, item-concept
+        (user_R, item_R, rows, good_R),
+        (user_M, concept_M.astype(np.int64), record_M, good_M),
+        (item_M, concept_M.astype(np.int64), record_M, good_M),
+    )
+    forward = TYPED[::2] if typed else PLAIN[::2]
+    triples = {}
+    for number, relation in enumerate(forward):
+        source, target, record, good = ends[number // 2 if typed else number]
+        chosen = good == (number % 2 == 0) if typed else slice(None)
+        triples[relation] = np.stack([source[chosen], target[chosen], record[chosen]], axis=1)
     return _assemble(corpus, config, triples)
 
 
-def _relations_of(forward: tuple[Relation, ...], good: bool) -> tuple[Relation, Relation, Relation]:
-    if len(forward) == 3:
-        return forward  # type: ignore[return-value]
-    return forward[0 + (not good)], forward[2 + (not good)], forward[4 + (not good)]
-
-
-def _assemble(corpus: Corpus, config: GraphConfig, triples: dict[Relation, list[tuple[int, int, int]]]) -> ConceptGraph:
+def _assemble(corpus: Corpus, config: GraphConfig, triples: dict[Relation, np.ndarray]) -> ConceptGraph:
     data = HeteroData()
     data["user"].num_nodes = len(corpus.users)
     data["item"].num_nodes = len(corpus.items)
     data["concept"].num_nodes = len(corpus.concepts)
     reverse = dict(zip(*[iter(TYPED if config.relations == "typed" else PLAIN)] * 2, strict=True))
     incidences: dict[Relation, tuple[Tensor, Tensor]] = {}
-    for relation, rows in triples.items():
-        table_I3 = np.unique(np.array(rows, dtype=np.int64).reshape(-1, 3), axis=0)
-        pairs_E2, edge_I = np.unique(table_I3[:, :2], axis=0, return_inverse=True)
-        index = torch.from_numpy(pairs_E2.T.copy())
-        count_E = torch.from_numpy(np.bincount(edge_I.ravel(), minlength=len(pairs_E2)))
-        incidence = torch.from_numpy(edge_I.ravel().copy()), torch.from_numpy(table_I3[:, 2].copy())
+    for relation, rows_I3 in triples.items():
+        table_I3 = _sorted_rows(rows_I3)
+        first_I = np.ones(len(table_I3), dtype=bool)
+        first_I[1:] = (table_I3[1:, :2] != table_I3[:-1, :2]).any(axis=1)
+        edge_I = np.cumsum(first_I) - 1
+        index = torch.from_numpy(table_I3[first_I, :2].T.copy())
+        count_E = torch.from_numpy(np.bincount(edge_I, minlength=index.shape[1]))
+        incidence = torch.from_numpy(edge_I), torch.from_numpy(table_I3[:, 2].copy())
         for name, edges in ((relation, index), (reverse[relation], index.flip(0))):
             data[name].edge_index, data[name].edge_count = edges, count_E
             incidences[name] = incidence
     return ConceptGraph(data, incidences, records=len(corpus.user_R))
+
+
+def _sorted_rows(rows_I3: np.ndarray) -> np.ndarray:
+    """The distinct rows in order; `np.unique(axis=0)` sorts them as opaque records and is many times slower."""
+    rows_I3 = rows_I3[np.lexsort(rows_I3.T[::-1])]
+    new_I = np.ones(len(rows_I3), dtype=bool)
+    new_I[1:] = (rows_I3[1:] != rows_I3[:-1]).any(axis=1)
+    return rows_I3[new_I]
+
+
+def with_new_nodes(
+    graph: ConceptGraph, concepts_of: dict[str, dict[int, list[int]]], node_counts: dict[str, int]
+) -> ConceptGraph:
+    """The graph with more users and items, and with edges from concepts into nodes that no train record tells of.
+
+    `concepts_of` is {user or item: {node: its concepts}}. An edge says that the user likes, or the item is praised for, the
+    concept. Edges run into these nodes alone, so that the states of all others stay what they were.
+    """
+    data, incidences = HeteroData(), dict(graph.incidences)
+    for kind, count in node_counts.items():
+        data[kind].num_nodes = count
+    for relation in graph.relations:
+        data[relation].edge_index = graph.data[relation].edge_index
+        data[relation].edge_count = graph.data[relation].edge_count
+    for kind, nodes in concepts_of.items():
+        relation = next(r for r in _INTO[kind] if r in graph.incidences)
+        pairs = [(concept, node) for node, concepts in nodes.items() for concept in concepts]
+        index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+        old, number = data[relation].edge_index, index.shape[1]
+        edge_I, record_I = incidences[relation]
+        # Contributed to by a record of its own, numbered behind all others: leave-one-out never takes it away.
+        incidences[relation] = (
+            torch.cat([edge_I, old.shape[1] + torch.arange(number)]),
+            torch.cat([record_I, torch.full((number,), graph.records)]),
+        )
+        data[relation].edge_index = torch.cat([old, index], dim=1)
+        data[relation].edge_count = torch.cat([data[relation].edge_count, torch.ones(number, dtype=torch.long)])
+    return ConceptGraph(data, incidences, records=graph.records + 1)
 
 
 def fold_of_records(corpus: Corpus, config: GraphConfig, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
 from metrics.errors import InputError
 
+ROWS_A_PART = 16  # so many rows at least are read together, see `PromptBatch.parts`
 TEXT, USER, ITEM, SENTIMENT = range(4)  # what stands in a slot: a token, or a soft vector
 
 
@@ -49,13 +50,14 @@ class PromptBatch:
     record_B: Tensor
     weight_B: Tensor  # 1, or 0 for a row that only keeps the ranks in step
     scale: float  # see datamodules.batches
+    parts: int = 1  # groups of rows of like length that are read one after the other: less padding, the same loss
 
     def __len__(self) -> int:
         return len(self.record_B)
 
     def rows(self, index_M: Tensor) -> "PromptBatch":
         """The rows of `index_M`, with the same scale."""
-        return replace(self, **{name: getattr(self, name)[index_M] for name in vars(self) if name != "scale"})
+        return replace(self, **{n: v[index_M] for n, v in vars(self).items() if isinstance(v, Tensor)})
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -122,4 +124,5 @@ class PromptBuilder:
             record_B=record_B,
             weight_B=torch.ones(len(records)) if draw is None else torch.from_numpy(draw.weight_B),
             scale=1.0 if draw is None else draw.scale,
+            parts=max(1, (len(records) if draw is None else draw.least) // ROWS_A_PART),
         )

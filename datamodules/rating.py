@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batches import BatchPlan, Draw, planned_loader
 from datamodules.corpus import Corpus
+from datamodules.sampling import NeighborSampler, Subgraph
 
 
 @dataclass
@@ -23,14 +24,24 @@ class RatingBatch:
     weight_B: Tensor  # 1, or 0 for a row that only keeps the ranks in step
     hidden_records: Tensor  # the whole global batch, so that losses do not depend on the number of ranks
     scale: float  # see datamodules.batches
+    subgraph: Subgraph | None = None  # what the batch reads of the graph, where it is sampled
 
 
 class RatingData(pl.LightningDataModule):
     """Train and validation batches of a corpus."""
 
-    def __init__(self, corpus: Corpus, batch_size: int, accumulate: int, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        sampler: NeighborSampler | None = None,
+        leave_one_out: bool = True,
+    ) -> None:
         super().__init__()
         self.corpus, self.batch_size, self.accumulate, self.seed = corpus, batch_size, accumulate, seed
+        self.sampler, self.leave_one_out = sampler, leave_one_out
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of train records."""
@@ -47,7 +58,12 @@ class RatingData(pl.LightningDataModule):
         )
 
         def build(draw: Draw) -> RatingBatch:
-            return rating_batch(self.corpus, records[draw.rows_B], draw, records[draw.step_rows])
+            batch = rating_batch(self.corpus, records[draw.rows_B], draw, records[draw.step_rows])
+            if self.sampler is not None and split == "train":
+                pairs = batch.user_B.numpy(), batch.item_B.numpy()
+                hidden = batch.hidden_records.numpy() if self.leave_one_out else np.empty(0, dtype=np.int64)
+                batch.subgraph = self.sampler.sample(*pairs, hidden)
+            return batch
 
         return planned_loader(plan, self.trainer.global_rank, build)
 

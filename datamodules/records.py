@@ -1,16 +1,28 @@
-"""Raw records: what importers yield, the checks each one passes, and the account of those left out."""
+"""Raw records: what importers yield, the checks each one passes, and the account of those left out.
+
+What passes is kept in columns: a million records are then a few arrays and one list of texts.
+
+Shape suffixes: R records, M mentions.
+"""
 
 import math
 import re
 import unicodedata
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from datamodules.corpus import SPLITS
 from metrics.errors import InputError
 
 SPLIT_NAMES = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+NO_SPLIT = -1
+NO_TIME = np.iinfo(np.int64).min
 LINES_SHOWN = 5  # line numbers kept in the manifest for each reason
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # those of Unicode class Cc that are no white space
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what bytes that are not UTF-8 decode to
@@ -38,12 +50,21 @@ class BadRecord(NamedTuple):
     detail: str  # what is wrong with this line
 
 
+class Facts(NamedTuple):
+    """What a side file tells of one user or item; for a user there is no title."""
+
+    id: str
+    title: str
+    attributes: dict[str, Any]
+
+
 class LeftOut:
     """The records that do not enter the corpus, by reason; under the policy `error` a bad one stops the build."""
 
     def __init__(self, file: str, policy: str) -> None:
         self.file = file
         self._policy = policy
+        self._counts: defaultdict[str, int] = defaultdict(int)
         self._lines: defaultdict[str, list[int]] = defaultdict(list)
 
     def reject(self, bad: BadRecord) -> None:
@@ -53,17 +74,18 @@ class LeftOut:
                 f"{self.file}:{bad.line}: {bad.detail}; mend the line, "
                 "or leave such records out with on_bad_record=skip."
             )
-        self.count(bad.line, bad.reason)
+        self.count([bad.line], bad.reason)
 
-    def count(self, line: int, reason: str) -> None:
-        """Count a record that an option asked to leave out."""
-        self._lines[reason].append(line)
+    def count(self, lines: Sequence[int], reason: str) -> None:
+        """Count records, given in their order, that an option asked to leave out."""
+        if len(lines):
+            self._counts[reason] += len(lines)
+            room = LINES_SHOWN - len(self._lines[reason])
+            self._lines[reason] += list(lines[:room])
 
     def by_reason(self) -> dict[str, dict[str, Any]]:
         """reason -> {count, lines: the first few line numbers}."""
-        return {
-            reason: {"count": len(lines), "lines": lines[:LINES_SHOWN]} for reason, lines in sorted(self._lines.items())
-        }
+        return {reason: {"count": self._counts[reason], "lines": self._lines[reason]} for reason in sorted(self._counts)}
 
     def summary(self) -> str:
         """The reasons in one phrase."""
@@ -71,77 +93,202 @@ class LeftOut:
         return ", ".join(reasons) or "it is empty"
 
 
+class Codes(dict[str, int]):
+    """Text -> its number, in order of first appearance."""
+
+    def __missing__(self, text: str) -> int:
+        self[text] = code = len(self)
+        return code
+
+
+@dataclass(frozen=True, eq=False)
+class Mentions:
+    """The mentions of R records in columns: those of record r lie at `start[r]` to `start[r + 1]`."""
+
+    start: np.ndarray  # int64 [R + 1]
+    concept_M: np.ndarray  # int32, index into `concepts`
+    opinion_M: np.ndarray  # int32, index into `opinions`
+    polarity_M: np.ndarray  # int8
+    concepts: list[str]
+    opinions: list[str]
+
+    @property
+    def record_M(self) -> np.ndarray:
+        """The record of each mention."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
+    def where(self, keep_M: np.ndarray) -> "Mentions":
+        """The mentions that `keep_M` marks, of the same records."""
+        start = np.concatenate([[0], np.cumsum(keep_M)])[self.start]
+        columns = (self.concept_M[keep_M], self.opinion_M[keep_M], self.polarity_M[keep_M])
+        return Mentions(start, *columns, self.concepts, self.opinions)
+
+    def rows(self, keep_R: np.ndarray) -> "Mentions":
+        """The mentions of the records that `keep_R` marks."""
+        size_R = np.diff(self.start)
+        kept = self.where(np.repeat(keep_R, size_R))
+        return replace(kept, start=np.concatenate([[0], np.cumsum(size_R[keep_R])]))
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Checked records in columns."""
+
+    line_R: np.ndarray  # int64
+    user_R: np.ndarray  # int64, index into `users`
+    item_R: np.ndarray
+    rating_R: np.ndarray  # float64
+    split_R: np.ndarray  # int8, index into SPLITS or NO_SPLIT
+    time_R: np.ndarray  # int64 unix seconds or NO_TIME
+    explanations: list[str]
+    mentions: Mentions | None  # None where no record names any
+    users: list[str]
+    items: list[str]
+    titles: dict[int, str]  # by index into `items`
+
+    def __len__(self) -> int:
+        return len(self.user_R)
+
+    def where(self, keep_R: np.ndarray) -> "Records":
+        """The records that `keep_R` marks; users and items keep their indices."""
+        if keep_R.all():
+            return self
+        columns = {name: getattr(self, name)[keep_R] for name in _COLUMNS}
+        return replace(
+            self,
+            **columns,
+            explanations=[self.explanations[row] for row in np.flatnonzero(keep_R).tolist()],
+            mentions=self.mentions.rows(keep_R) if self.mentions is not None else None,
+        )
+
+
+_COLUMNS = ("line_R", "user_R", "item_R", "rating_R", "split_R", "time_R")
+
+
+class _Growing:
+    """The columns of `Records` while records arrive."""
+
+    def __init__(self) -> None:
+        self.line, self.user, self.item, self.time = array("q"), array("q"), array("q"), array("q")
+        self.rating, self.split = array("d"), array("b")
+        self.explanations: list[str] = []
+        self.users, self.items, self.concepts, self.opinions = Codes(), Codes(), Codes(), Codes()
+        self.titles: dict[int, str] = {}
+        self.named = False
+        self.size, self.concept, self.opinion, self.polarity = array("q"), array("i"), array("i"), array("b")
+
+    def add(self, record: RawRecord, user: int, item: int) -> None:
+        self.line.append(record.line)
+        self.user.append(user)
+        self.item.append(item)
+        self.rating.append(record.rating)
+        self.split.append(NO_SPLIT if record.split is None else SPLIT_NAMES[record.split])
+        self.time.append(NO_TIME if record.time is None else record.time)
+        self.explanations.append(record.explanation)
+        if record.item_title:
+            self.titles.setdefault(item, record.item_title)
+        self.named = self.named or record.mentions is not None
+        self.size.append(len(record.mentions or ()))
+        for concept, opinion, polarity in record.mentions or ():
+            self.concept.append(self.concepts[concept])
+            self.opinion.append(self.opinions[opinion])
+            self.polarity.append(polarity)
+
+    def finish(self) -> Records:
+        start = np.concatenate([[0], np.cumsum(np.array(self.size, dtype=np.int64))])
+        columns = (np.array(column) for column in (self.concept, self.opinion, self.polarity))
+        mentions = Mentions(start, *columns, list(self.concepts), list(self.opinions)) if self.named else None
+        columns = (self.line, self.user, self.item, self.rating, self.split, self.time)
+        named = dict(zip(_COLUMNS, map(np.array, columns), strict=True))
+        rest = (self.explanations, mentions, list(self.users), list(self.items), self.titles)
+        return Records(**named, **dict(zip(("explanations", "mentions", "users", "items", "titles"), rest, strict=True)))
+
+
 def accepted(
     raw: Iterable[RawRecord | BadRecord], rating_min: float, rating_max: float, left_out: LeftOut
-) -> list[RawRecord]:
+) -> Records:
     """Normalised records without a fault, in order; the first of a (user, item) pair wins.
 
     Either all of them have a split or none has: where some do, those without are faulty.
     """
-    kept: dict[tuple[str, str], RawRecord] = {}
+    kept = _Growing()
+    line_of: dict[int, int] = {}
     for entry in raw:
         if isinstance(entry, BadRecord):
             left_out.reject(entry)
             continue
         record = _normalised(entry)
-        pair = (record.user, record.item)
-        fault = next(_faults(record, rating_min, rating_max), None)
-        if fault is None and pair in kept:
-            detail = f"user {record.user} and item {record.item} already stand in line {kept[pair].line}"
-            fault = ("duplicate user and item", detail)
-        if fault is None:
-            kept[pair] = record
-        else:
+        fault = _fault(record, rating_min, rating_max)
+        if fault is not None:
             left_out.reject(BadRecord(record.line, *fault))
-    return _with_one_kind_of_split(list(kept.values()), left_out)
+            continue
+        user, item = kept.users[record.user], kept.items[record.item]
+        pair = user << 32 | item
+        if pair in line_of:
+            detail = f"user {record.user} and item {record.item} already stand in line {line_of[pair]}"
+            left_out.reject(BadRecord(record.line, "duplicate user and item", detail))
+            continue
+        line_of[pair] = record.line
+        kept.add(record, user, item)
+    return _with_one_kind_of_split(kept.finish(), left_out)
 
 
 def normalise(text: str) -> str:
     """Unicode NFC, control characters removed, white space collapsed to single blanks."""
-    return " ".join(_CONTROL.sub("", unicodedata.normalize("NFC", text)).split())
+    if text.isascii() and text.isprintable() and "  " not in text and text == text.strip():
+        return text
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():
+        text = _CONTROL.sub("", text)
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=1 << 16)
+def _names(concept: str, opinion: str) -> tuple[str, str]:
+    return normalise(concept).lower(), normalise(opinion)
 
 
 def _normalised(record: RawRecord) -> RawRecord:
     """Concepts are lower-cased: they are found in texts whatever their case, and two spellings are one concept."""
-    mentions = record.mentions
+    line, user, item, rating, text, mentions, split, time, title = record
     if mentions is not None:
-        mentions = [(normalise(name).lower(), normalise(opinion), polarity) for name, opinion, polarity in mentions]
-    return record._replace(
-        explanation=normalise(record.explanation), mentions=mentions, item_title=normalise(record.item_title)
-    )
+        mentions = [(*_names(concept, opinion), polarity) for concept, opinion, polarity in mentions]
+    return RawRecord(line, user, item, rating, normalise(text), mentions, split, time, normalise(title))
 
 
-def _faults(record: RawRecord, low: float, high: float) -> Iterator[tuple[str, str]]:
-    """(reason, detail) of each fault of a normalised record."""
-    mentions = record.mentions or []
-    words = " ".join(concept + opinion for concept, opinion, _ in mentions)
-    if any(map(_SURROGATE.search, (record.user, record.item, record.explanation, record.item_title, words))):
-        yield "not UTF-8", "holds bytes or escapes that are not valid UTF-8 text"
+def _fault(record: RawRecord, low: float, high: float) -> tuple[str, str] | None:
+    """(reason, detail) of the first fault of a normalised record."""
+    mentions = record.mentions or ()
+    texts = record.user + record.item + record.explanation + record.item_title
+    for concept, opinion, _ in mentions:
+        texts += concept + opinion
+    if not texts.isascii() and _SURROGATE.search(texts):
+        return "not UTF-8", "holds bytes or escapes that are not valid UTF-8 text"
     for key, name in (("user", record.user), ("item", record.item)):
         if not name.strip():
-            yield "missing key", f"the {key} is empty"
+            return "missing key", f"the {key} is empty"
     if not math.isfinite(record.rating):
-        yield "rating not finite", f"rating {record.rating} is not a finite number"
+        return "rating not finite", f"rating {record.rating} is not a finite number"
     if not low <= record.rating <= high:
-        yield (
-            "rating out of range",
-            f"rating {record.rating:g} lies outside {low:g} to {high:g} (keys rating_min and rating_max)",
-        )
+        detail = f"rating {record.rating:g} lies outside {low:g} to {high:g} (keys rating_min and rating_max)"
+        return "rating out of range", detail
     if not record.explanation:
-        yield "empty explanation", "the explanation is empty"
+        return "empty explanation", "the explanation is empty"
     for concept, _, polarity in mentions:
         if not concept:
-            yield "empty concept", "a concept is empty"
+            return "empty concept", "a concept is empty"
         if polarity not in (-1, 0, 1):
-            yield "unknown polarity", f"polarity {polarity} of '{concept}' is none of -1, 0, 1"
+            return "unknown polarity", f"polarity {polarity} of '{concept}' is none of -1, 0, 1"
     if record.split is not None and record.split not in SPLIT_NAMES:
-        yield "unknown split", f"split '{record.split}' is none of {', '.join(SPLITS)}"
+        return "unknown split", f"split '{record.split}' is none of {', '.join(SPLITS)}"
+    return None
 
 
-def _with_one_kind_of_split(records: list[RawRecord], left_out: LeftOut) -> list[RawRecord]:
-    if all(record.split is None for record in records):
-        return records
-    for record in records:
-        if record.split is None:
-            left_out.reject(BadRecord(record.line, "missing split", "has no split although other records have one"))
-    return [record for record in records if record.split is not None]
+def _with_one_kind_of_split(records: Records, left_out: LeftOut) -> Records:
+    has_R = records.split_R != NO_SPLIT
+    if has_R.any():
+        for line in records.line_R[~has_R].tolist():
+            left_out.reject(BadRecord(line, "missing split", "has no split although other records have one"))
+        return records.where(has_R)
+    return records

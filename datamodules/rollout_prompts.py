@@ -10,21 +10,25 @@ from datamodules.prompts import PromptBatch, PromptBuilder
 class RolloutPrompts:
     """Deals train prompts to rollouts and rebuilds the prompts of sampled responses."""
 
-    def __init__(self, builder: PromptBuilder, batch_size: int, seed: int) -> None:
-        self.builder, self.batch_size, self.seed = builder, batch_size, seed
+    def __init__(self, builder: PromptBuilder, batch_size: int, seed: int, samples: int = 1) -> None:
+        self.builder, self.batch_size, self.seed, self.samples = builder, batch_size, seed, samples
         self._train = builder.corpus.rows("train")
 
-    def records(self, iteration: int, rank: int, world: int) -> tuple[list[int], np.ndarray]:
-        """(this rank's records, its weights) of an iteration; every record comes once a pass over train."""
+    def records(self, iteration: int, rank: int, world: int) -> tuple[list[int], list[int], np.ndarray]:
+        """(this rank's records, which sample of each, its weights) of an iteration.
+
+        Over all ranks the samples of a record stand together; every record comes once a pass over train.
+        """
         # Rollouts are full: the end of one pass is filled up with the beginning of the next.
-        first = iteration * self.batch_size
+        prompts = self.batch_size // self.samples
+        first = iteration * prompts
         plan = BatchPlan(len(self._train), len(self._train), seed=self.seed)
-        wanted = np.arange(first, first + self.batch_size)
+        wanted = np.arange(first, first + prompts).repeat(self.samples)
         orders = {epoch: plan.order(epoch) for epoch in set((wanted // len(self._train)).tolist())}
         rows = np.array([orders[i // len(self._train)][i % len(self._train)] for i in wanted.tolist()])
         plan = BatchPlan(self.batch_size, self.batch_size, world, shuffle=False, key="ppo.rollout_batch_size")
         draw = plan.draw(0, 0, rank)
-        return self._train[rows[draw.rows_B]].tolist(), draw.weight_B
+        return self._train[rows[draw.rows_B]].tolist(), (draw.rows_B % self.samples).tolist(), draw.weight_B
 
     def held_out(self, count: int) -> np.ndarray:
         """At most `count` validation records, always the same."""

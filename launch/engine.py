@@ -3,12 +3,14 @@
 import os
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
@@ -18,6 +20,10 @@ from metrics.errors import InputError
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed guesses, and warns at import
 import deepspeed  # noqa: E402
+
+from launch.shards import DurableShards  # noqa: E402
+
+SHARDS = "shards"  # folder of DeepSpeed's files in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,17 @@ class HardwareConfig:
     """Where a run computes."""
 
     accelerator: str = field(default="auto", metadata={"help": "auto, cpu or gpu"})
+    hang_timeout: float = field(
+        default=1800.0,
+        metadata={"help": "seconds without a batch after which a job ends, with every rank's stack; 0: never"},
+    )
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 (mixed: float32 master weights)"})
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise InputError(f"hardware.accelerator={self.accelerator}: use auto, cpu or gpu")
+        if self.hang_timeout < 0:
+            raise InputError(f"hardware.hang_timeout={self.hang_timeout:g}: must not be negative")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"hardware.precision={self.precision}: use fp32 or bf16")
 
@@ -68,6 +80,45 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         _no_compilation()
         self.parallel_devices = [torch.device("cpu", i) for i in range(len(self.parallel_devices or [0]))]
         super(DeepSpeedStrategy, self).setup_environment()
+
+    def save_checkpoint(self, checkpoint: dict, filepath: Any, storage_options: Any = None) -> None:
+        """Writes all ranks' shards to a folder; collective. `write_failure` says whether that went well.
+
+        Frozen parameters are left out: they are read again from where they came from.
+        """
+        engine = self.deepspeed_engine
+        engine.checkpoint_engine = shards = DurableShards()
+        engine._copy_recovery_script = lambda save_path: None  # a script beside the data, which we have no use for
+        kept = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "optimizer_states")}
+        engine.save_checkpoint(
+            str(filepath), tag=SHARDS, client_state=kept, save_latest=False, exclude_frozen_parameters=True
+        )
+        self._release_small_parameters()
+        self.write_failure = shards.failure
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads what `save_checkpoint` wrote into the engine; collective."""
+        engine = self.deepspeed_engine
+        engine.checkpoint_engine = DurableShards()
+        _, state = engine.load_checkpoint(
+            str(checkpoint_path), tag=SHARDS, load_lr_scheduler_states=False, load_module_strict=False
+        )
+        self._release_small_parameters()
+        return state
+
+    def _release_small_parameters(self) -> None:
+        """Under ZeRO-3 saving and loading leave the small parameters gathered, and a step then does not notice which
+        of them are used outside of the module that owns them; it fails as soon as they are released ("tracing error").
+        """
+        if small := getattr(self.deepspeed_engine.optimizer, "persistent_parameters", None):
+            small[0].partition(small)
+
+    def read_shards(self, folder: Path) -> None:
+        """Reads every shard that this rank will need again, and drops it."""
+        rank, reader = self.global_rank, DurableShards()
+        for path in sorted((folder / SHARDS).iterdir()):
+            if path.name.startswith((f"zero_pp_rank_{rank}_", "mp_rank_")):
+                reader.load(str(path), map_location="cpu")
 
 
 class ExactDeepSpeedPrecision(DeepSpeedPrecision):
@@ -103,7 +154,9 @@ def start(hardware: HardwareConfig) -> None:
         if not cpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         _no_compilation()
-        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", verbose=False)
+        # A little more than the watchdog's, which says where a rank hangs; a time-out of a collective does not.
+        limit = timedelta(seconds=hardware.hang_timeout + 60) if hardware.hang_timeout else timedelta(days=7)
+        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", timeout=limit, verbose=False)
 
 
 def _no_compilation() -> None:
@@ -113,11 +166,18 @@ def _no_compilation() -> None:
 
 
 def make_trainer(
-    zero: ZeroConfig, hardware: HardwareConfig, folder: Path, logger: Any, callbacks: list, **options: Any
+    zero: ZeroConfig,
+    hardware: HardwareConfig,
+    folder: Path,
+    logger: Any,
+    callbacks: list,
+    converted: bool = False,
+    **options: Any,
 ) -> pl.Trainer:
     """A Trainer over all ranks that torchrun started (or over this one process), sharded by DeepSpeed ZeRO.
 
-    `options` are the stage's own: epochs, gradient clipping, accumulation, validation interval.
+    `converted`: it will go on from a checkpoint that `convert=` wrote. `options` are the stage's own: epochs, gradient
+    clipping, accumulation, validation interval.
     """
     cpu = use_cpu(hardware)
     strategy = AnyDeviceDeepSpeedStrategy(
@@ -130,6 +190,8 @@ def make_trainer(
     )
     # torch optimizers are used as they are: DeepSpeed's own would be compiled at start-up.
     strategy.config["zero_force_ds_cpu_optimizer"] = False  # type: ignore[index]
+    if converted and zero.stage > 0:
+        strategy.config["checkpoint"] = {"load_universal": True}  # type: ignore[index]
     return pl.Trainer(
         accelerator="cpu" if cpu else "gpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
@@ -140,7 +202,7 @@ def make_trainer(
         logger=logger,
         callbacks=callbacks,
         use_distributed_sampler=False,  # batches are dealt by datamodules.batches.BatchPlan
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from datamodules.corpus import Corpus
-from launch import shards
+from launch import dealing
 from launch.config import command
 from launch.faithfulness import driver_lines, drivers, has_truth
 from launch.knowledge import corpus_of_run, full_knowledge, listed_knowledge, train_knowledge, with_indices
@@ -89,7 +89,7 @@ def main(cfg: EvaluateConfig) -> None:
     """Reads, scores on all ranks, prints on the first."""
     entries = list(cfg.runs) or [cfg.predictions, *([cfg.against] if cfg.against else [])]
     # libraries greet; standard output is for the figures
-    with shards.joined(), contextlib.redirect_stdout(sys.stderr):
+    with dealing.joined(), contextlib.redirect_stdout(sys.stderr):
         systems = read_systems(entries)
         if cfg.against and len(systems) == 1:  # two seeds of one system are two systems here
             systems = {entry: [seed] for entry, seed in zip(entries, *systems.values(), strict=True)}
@@ -97,7 +97,7 @@ def main(cfg: EvaluateConfig) -> None:
         if corpus is not None:
             systems = {name: [with_indices(seed, corpus) for seed in seeds] for name, seeds in systems.items()}
         measured = {name: [_measure(seed, corpus, knowledge, cfg) for seed in seeds] for name, seeds in systems.items()}
-        if shards.ranks()[0] > 0:
+        if dealing.ranks()[0] > 0:
             return
     if cfg.against:  # the first named is the one that is asked about
         systems, measured = dict(reversed(systems.items())), dict(reversed(measured.items()))

@@ -2,11 +2,17 @@
 
 python launch/explain.py run=runs/mine user=A195EZSQDW3E21 item=B000068NW5
 python launch/explain.py run=runs/mine pairs=pairs.jsonl json=true > explained.jsonl
+python launch/explain.py run=runs/mine user=newcomer user_concepts="sound quality,price" item=B000068NW5
+
+A user or item that train does not know is served through concepts: those it is said to care about or to be praised for, and
+those in an item's title. The graph network reads them as it reads those of any other node; the output says `cold`.
 """
 
+import difflib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +20,8 @@ import transformers
 
 from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
-from datamodules.graph import build_graph
+from datamodules.graph import build_graph, with_new_nodes
+from datamodules.importers.tokenising import tokenised
 from datamodules.predictions import predictions
 from datamodules.prompts import PromptBuilder
 from launch.config import command, load
@@ -22,6 +29,7 @@ from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
 from lightning_modules.rating import infer_evidence, load_rating_model
 from metrics.errors import InputError
+from metrics.phrases import PhraseMatcher
 from models.explainer import load_explainer
 from models.generation import generate
 from models.language_model import load_tokenizer
@@ -36,13 +44,21 @@ class ExplainConfig:
     run: str = field(default="???", metadata={"help": "folder of a finished run"})
     user: str = field(default="", metadata={"help": "original user id"})
     item: str = field(default="", metadata={"help": "original item id"})
-    pairs: str = field(default="", metadata={"help": "JSON lines of {user, item} to explain instead"})
+    user_concepts: str = field(default="", metadata={"help": "a,b: what a user new to the run cares about"})
+    item_concepts: str = field(default="", metadata={"help": "a,b: what an item new to the run is praised for"})
+    item_title: str = field(default="", metadata={"help": "title of an item new to the run, searched for concepts"})
+    pairs: str = field(
+        default="",
+        metadata={"help": "JSON lines of {user, item (, user_concepts, item_concepts, item_title)} instead"},
+    )
     stage: str = field(default="ppo", metadata={"help": "ppo explains by LLM2ER-EQR, explanation by LLM2ER"})
     json: bool = field(default=False, metadata={"help": "print one JSON object a pair"})
 
     def __post_init__(self) -> None:
         if bool(self.pairs) == bool(self.user or self.item) or bool(self.user) != bool(self.item):
             raise InputError("give user=ID and item=ID, or pairs=FILE")
+        if self.pairs and (self.user_concepts or self.item_concepts or self.item_title):
+            raise InputError("user_concepts, item_concepts and item_title stand in the lines of pairs=FILE, where it is given")
         if self.stage not in ("ppo", "explanation"):
             raise InputError(f"stage={self.stage}: use ppo or explanation")
 
@@ -54,26 +70,46 @@ def main(config: ExplainConfig) -> None:
         print(json.dumps(row, ensure_ascii=False) if config.json else as_text(row))
 
 
-def wanted_pairs(config: ExplainConfig) -> list[tuple[str, str]]:
-    """The (user, item) pairs that are asked for, as original ids."""
+class Pair(NamedTuple):
+    """A (user, item) to explain, and what is told of them in case the run does not know them."""
+
+    user: str
+    item: str
+    user_concepts: tuple[str, ...] = ()
+    item_concepts: tuple[str, ...] = ()
+    item_title: str = ""
+
+
+def wanted_pairs(config: ExplainConfig) -> list[Pair]:
+    """The pairs that are asked for, with original ids."""
     if not config.pairs:
-        return [(config.user, config.item)]
+        told = (_named(config.user_concepts.split(",")), _named(config.item_concepts.split(",")), config.item_title)
+        return [Pair(config.user, config.item, *told)]
     if not Path(config.pairs).is_file():
         raise InputError(f"pairs={config.pairs}: no such file")
     pairs = []
     for number, line in enumerate(Path(config.pairs).read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            pairs.append((str(row["user"]), str(row["item"])))
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f'{config.pairs}:{number}: expected {{"user": ..., "item": ...}}') from None
+            concepts = (_named(row.get("user_concepts", [])), _named(row.get("item_concepts", [])))
+            pairs.append(Pair(str(row["user"]), str(row["item"]), *concepts, str(row.get("item_title", ""))))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(
+                f'{config.pairs}:{number}: expected {{"user": ..., "item": ...}}, with "user_concepts": [...], '
+                '"item_concepts": [...], "item_title": ... where they are new'
+            ) from None
     return pairs
 
 
-def explain(run: Path, pairs: list[tuple[str, str]], stage: str) -> list[dict]:
+def _named(concepts: list[str]) -> tuple[str, ...]:
+    return tuple(concept.strip() for concept in concepts if concept.strip())
+
+
+def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
     """Prediction records of pairs; `rating` and `reference` are those of the corpus where it knows the pair.
 
-    A pair that is a train record is explained from the graph without its own fold, as in training.
+    A pair that is a train record is explained from the graph without its own fold, as in training. `cold` lists which of
+    user and item stand in no train record.
     """
     if not (run / "config.yaml").is_file():
         raise InputError(f"run={run}: no config.yaml there; give the folder of a run of launch/train.py")
@@ -81,7 +117,8 @@ def explain(run: Path, pairs: list[tuple[str, str]], stage: str) -> list[dict]:
     corpus = Corpus.load(config.data.path or run / "data")
     folder = RunFolder(config)
     folder.corpus = corpus.manifest["files"]["records.parquet"]
-    asked, evidence = _evidence_of(config, corpus, folder, pairs, stage)
+    nodes = {kind: cold_nodes(corpus, pairs, kind) for kind in ("user", "item")}
+    asked, evidence = _evidence_of(config, corpus, folder, pairs, nodes, stage)
     source = folder.need(stage, "explain")
     tokenizer, explainer = load_tokenizer(str(source / "lm")), load_explainer(source).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -97,22 +134,77 @@ def explain(run: Path, pairs: list[tuple[str, str]], stage: str) -> list[dict]:
         response_BT, _ = generate(explainer.lm, prompt_BPW, mask_BP, end, fill, length, None)
         decoded = tokenizer.batch_decode(response_BT, skip_special_tokens=True)
         texts |= {row: " ".join(text.split()) for row, text in zip(batch.record_B.tolist(), decoded, strict=True)}
-    return predictions(asked, evidence, texts)
+    rows = predictions(asked, evidence, texts)
+    for row, user, item in zip(rows, asked.user_R.tolist(), asked.item_R.tolist(), strict=True):
+        row["cold"] = [kind for kind, node in (("user", user), ("item", item)) if node in nodes[kind].concepts]
+    return rows
+
+
+class ColdNodes(NamedTuple):
+    """The users or items of a corpus and those asked for beyond it; of those without a train record, their concepts."""
+
+    names: list[str]
+    concepts: dict[int, list[int]]
+
+
+def cold_nodes(corpus: Corpus, pairs: list[Pair], kind: str) -> ColdNodes:
+    """The users or items (`kind`: user or item) that train does not know, numbered behind those of the corpus.
+
+    Their concepts are those that any pair tells of them, and those in the title of an item. Raises InputError for a concept
+    that the corpus does not have.
+    """
+    known, column = (corpus.users, corpus.user_R) if kind == "user" else (corpus.items, corpus.item_R)
+    names, index = list(known), {name: i for i, name in enumerate(known)}
+    seen = set(np.unique(column[corpus.rows("train")]).tolist())
+    concept_id = {name: i for i, name in enumerate(corpus.concepts)}
+    matcher = PhraseMatcher(corpus.concepts)
+    found: dict[int, dict[int, None]] = {}
+    for pair in pairs:
+        name = pair.user if kind == "user" else pair.item
+        if name not in index:
+            index[name] = len(names)
+            names.append(name)
+        node = index[name]
+        if node in seen:
+            continue
+        told = pair.user_concepts if kind == "user" else pair.item_concepts
+        unknown = [concept for concept in told if concept.lower() not in concept_id]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].lower(), corpus.concepts, n=3, cutoff=0.5)
+            hint = f"; near are {', '.join(near)}" if near else ""
+            raise InputError(f"{kind}_concepts: {unknown[0]!r} is no concept of {corpus.path}{hint}")
+        mine = found.setdefault(node, {})
+        mine |= dict.fromkeys(concept_id[concept.lower()] for concept in told)
+        if kind == "item":
+            title = pair.item_title or (corpus.item_titles[node] if node < len(known) else "")
+            mine |= dict.fromkeys(sorted(matcher.find(tokenised(title))))
+    return ColdNodes(names, {node: list(concepts) for node, concepts in found.items()})
 
 
 def _evidence_of(
-    config: TrainConfig, corpus: Corpus, folder: RunFolder, pairs: list[tuple[str, str]], stage: str
+    config: TrainConfig,
+    corpus: Corpus,
+    folder: RunFolder,
+    pairs: list[Pair],
+    nodes: dict[str, ColdNodes],
+    stage: str,
 ) -> tuple[Corpus, Evidence]:
     """A corpus whose records are the asked pairs, and the evidence for them."""
-    users = _indices([user for user, _ in pairs], corpus.users, "user", corpus.path)
-    items = _indices([item for _, item in pairs], corpus.items, "item", corpus.path)
+    users, items = (
+        _indices([getattr(pair, kind) for pair in pairs], nodes[kind].names) for kind in ("user", "item")
+    )
     rating = folder.need("rating", stage)
     graph = build_graph(corpus, config.graph)
     model = load_rating_model(rating, graph)
+    counts = graph.node_counts | {kind: len(cold.names) for kind, cold in nodes.items()}
+    graph = with_new_nodes(graph, {kind: cold.concepts for kind, cold in nodes.items()}, counts)
+    model.add_nodes(counts)
     known = {(int(u), int(v)): r for r, (u, v) in enumerate(zip(corpus.user_R, corpus.item_R, strict=True))}
     rows = [known.get(pair) for pair in zip(users.tolist(), items.tolist(), strict=True)]
     asked = replace(
         corpus,
+        users=nodes["user"].names,
+        items=nodes["item"].names,
         user_R=users,
         item_R=items,
         rating_R=np.array([np.nan if r is None else corpus.rating_R[r] for r in rows], dtype=np.float32),
@@ -121,22 +213,19 @@ def _evidence_of(
         mentions=[[] if r is None else corpus.mentions[r] for r in rows],
     )
     fresh = infer_evidence(model, graph, asked, np.zeros(len(pairs), dtype=np.int16), config.graph, config.seed)
-    return asked, fresh.with_rows_of(Evidence.load(rating / "evidence.safetensors"), rows)
+    new = (list(nodes["user"].concepts), list(nodes["item"].concepts))
+    return asked, fresh.with_rows_of(Evidence.load(rating / "evidence.safetensors"), rows, *new)
 
 
-def _indices(ids: list[str], known: list[str], kind: str, path: Path) -> np.ndarray:
+def _indices(ids: list[str], known: list[str]) -> np.ndarray:
     index = {original: i for i, original in enumerate(known)}
-    unknown = [original for original in ids if original not in index]
-    if unknown:
-        raise InputError(
-            f"{kind} {unknown[0]!r} is not in {path}; the model knows only the users and items of its own corpus"
-        )
     return np.array([index[original] for original in ids], dtype=np.int32)
 
 
 def as_text(row: dict) -> str:
     """A prediction for a person."""
-    lines = [f"user {row['user']}, item {row['item']}", f"  {row['explanation']}"]
+    cold = f"  (new, served by its concepts: {' and '.join(row['cold'])})" if row["cold"] else ""
+    lines = [f"user {row['user']}, item {row['item']}{cold}", f"  {row['explanation']}"]
     lines.append(f"  predicted rating {row['predicted_rating']:.2f}")
     for concept in row["concepts"]:
         sign = {1: "+", -1: "-", 0: " "}[concept["polarity"]]

@@ -81,6 +81,7 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     layers = lm.config.num_hidden_layers
     blocks = (language[1] - vocabulary * width) * min(config.hqar.layers, layers) // layers
     discriminator = blocks + vocabulary * width
+    value_head = width + 1 if config.ppo.algorithm == "ppo" else 0
     copy = 1 if config.explanation.lora.rank else 2  # with adapters the reference is a second adapter
     return [
         StagePlan("rating", *trainable_and_total(rating), _steps("rating", train, config.rating.fit, ranks)),
@@ -92,7 +93,7 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
         ),
         StagePlan("ccr", *trainable_and_total(encoder), _steps("ccr", train, config.ccr.fit, ranks)),
         StagePlan("hqar", discriminator, discriminator, _steps("hqar", train, config.hqar.fit, ranks)),
-        StagePlan("ppo", language[0] + width + 1, copy * (language[1] + soft_size), _ppo_steps(config, ranks)),
+        StagePlan("ppo", language[0] + value_head, copy * (language[1] + soft_size), _ppo_steps(config, ranks)),
     ]
 
 

@@ -1,15 +1,16 @@
 """Makes a corpus folder from raw files.
 
-    python launch/prepare.py raw=reviews.jsonl.gz format=nlg4rs_jsonl out=corpora/mine
-    python launch/prepare.py raw=reviews.csv format=table columns.text=review_body out=corpora/mine
-    python launch/prepare.py format=embedded users=300 items=120 seed=7 out=corpora/embedded
+    python launch/prepare.py raw=reviews_Movies_and_TV_5.json.gz format=amazon_5core out=data/movies
+    python launch/prepare.py raw=yelp_academic_dataset_review.json format=yelp min_user=20 min_item=20 out=data/yelp
+    python launch/prepare.py raw=reviews.pickle format=nlg4rs splits=1/ out=data/tripadvisor
+    python launch/prepare.py raw=my.csv format=table columns.user=uid columns.text=body out=data/mine
+    python launch/prepare.py format=embedded users=300 items=120 seed=7 out=data/embedded
 
-Formats: nlg4rs_jsonl (lines with feature, opinion, sentence, sentiment), table (CSV, TSV, JSON Lines or Parquet with
-user, item, rating, text), embedded (synthetic hotel reviews with known reasons).
+docs/data.md tells what each format reads, how explanations are chosen and where concepts come from.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -17,9 +18,10 @@ from tqdm import tqdm
 
 from datamodules.build import BuildOptions, build_corpus
 from datamodules.corpus import Corpus, check_replaceable, sha256_of
-from datamodules.importers import nlg4rs_jsonl, table
+from datamodules.importers import amazon, nlg4rs, nlg4rs_jsonl, recbole, table, tripadvisor, xrec, yelp
 from datamodules.importers.embedded import write_embedded
-from datamodules.records import BadRecord, RawRecord
+from datamodules.records import BadRecord, Facts, RawRecord
+from datamodules.tables import Sides
 from launch.config import command
 from metrics.errors import InputError
 
@@ -28,17 +30,28 @@ from metrics.errors import InputError
 class PrepareConfig(BuildOptions):
     """Keys of launch/prepare.py."""
 
-    raw: str = field(default="", metadata={"help": "raw file, gzipped or not (format=embedded needs none)"})
-    format: str = field(default=MISSING, metadata={"help": "nlg4rs_jsonl, table or embedded"})
+    raw: str = field(default="", metadata={"help": "raw file, plain, gzip or zstd (xrec: a folder, too)"})
+    format: str = field(
+        default=MISSING,
+        metadata={
+            "help": "amazon_5core, yelp, tripadvisor, nlg4rs, nlg4rs_jsonl, xrec, recbole, table (CSV, TSV, JSON Lines, "
+            "Parquet) or embedded (synthetic)"
+        },
+    )
     out: str = field(
         default=MISSING, metadata={"help": "corpus folder to write; a corpus that stands there is replaced"}
     )
     splits: str = field(
         default="",
         metadata={
-            "help": "nlg4rs_jsonl: folder of train.index, validation.index, test.index; empty: splits of the lines"
+            "help": "nlg4rs, nlg4rs_jsonl: folder of train.index, validation.index, test.index; empty: splits of the lines"
         },
     )
+    item_file: str = field(
+        default="",
+        metadata={"help": "amazon_5core, yelp, tripadvisor, recbole: file of the items' titles and attributes"},
+    )
+    user_file: str = field(default="", metadata={"help": "yelp, recbole: file of the users' attributes"})
     columns: table.Columns = field(default_factory=table.Columns)
     users: int = field(default=300, metadata={"help": "embedded: number of users"})
     items: int = field(default=120, metadata={"help": "embedded: number of items"})
@@ -52,23 +65,45 @@ class PrepareConfig(BuildOptions):
             raise InputError("out= names no folder.")
         default = {name: key.default for name, key in self.__dataclass_fields__.items()}
         default["columns"] = table.Columns()
-        for owner, keys in KEYS_OF.items():
-            for key in keys:
-                if key not in KEYS_OF[self.format] and getattr(self, key) != default[key]:
-                    raise InputError(f"{key} belongs to format={owner} and means nothing to format={self.format}.")
+        for key in dict.fromkeys(key for keys in KEYS_OF.values() for key in keys):
+            if key not in KEYS_OF[self.format] and getattr(self, key) != default[key]:
+                owners = ", ".join(name for name, keys in KEYS_OF.items() if key in keys)
+                raise InputError(f"{key} means nothing to format={self.format}: it belongs to {owners}.")
         if "raw" in KEYS_OF[self.format] and not self.raw:
             raise InputError(f"raw must be given for format={self.format}: the file to read.")
 
 
 # The keys that not every format knows.
 KEYS_OF = {
+    "amazon_5core": ("raw", "item_file"),
+    "yelp": ("raw", "item_file", "user_file"),
+    "tripadvisor": ("raw", "item_file"),
+    "nlg4rs": ("raw", "splits"),
     "nlg4rs_jsonl": ("raw", "splits"),
+    "xrec": ("raw",),
+    "recbole": ("raw", "item_file", "user_file"),
     "table": ("raw", "columns"),
     "embedded": ("users", "items", "seed"),
 }
+# Whole reviews: the sentences that explain are chosen from them, unless asked otherwise.
+REVIEWS = ("amazon_5core", "yelp", "tripadvisor", "recbole")
 IMPORTERS: dict[str, Callable[[PrepareConfig], Iterator[RawRecord | BadRecord]]] = {
+    "amazon_5core": lambda cfg: amazon.read(Path(cfg.raw)),
+    "yelp": lambda cfg: yelp.read(Path(cfg.raw)),
+    "tripadvisor": lambda cfg: tripadvisor.read(Path(cfg.raw)),
+    "nlg4rs": lambda cfg: nlg4rs.read(Path(cfg.raw), Path(cfg.splits) if cfg.splits else None),
     "nlg4rs_jsonl": lambda cfg: nlg4rs_jsonl.read(Path(cfg.raw), Path(cfg.splits) if cfg.splits else None),
+    "xrec": lambda cfg: xrec.read(Path(cfg.raw), cfg.rating_max),
+    "recbole": lambda cfg: recbole.read(Path(cfg.raw)),
     "table": lambda cfg: table.read(Path(cfg.raw), cfg.columns, (cfg.rating_min + cfg.rating_max) / 2),
+}
+FACTS: dict[tuple[str, str], Callable[[Path], Iterator[Facts | BadRecord]]] = {
+    ("amazon_5core", "item"): amazon.read_items,
+    ("yelp", "item"): yelp.read_items,
+    ("yelp", "user"): yelp.read_users,
+    ("tripadvisor", "item"): tripadvisor.read_items,
+    ("recbole", "item"): recbole.read_items,
+    ("recbole", "user"): recbole.read_users,
 }
 
 
@@ -76,7 +111,8 @@ def main(cfg: PrepareConfig) -> None:
     """Builds the corpus and prints what is in it, what was left out, and what to type next."""
     corpus = write_embedded(cfg.users, cfg.items, cfg.seed, cfg.out, cfg) if cfg.format == "embedded" else _import(cfg)
     print(report(corpus))
-    print(f"\nnext: torchrun launch/train.py configs/llm2er_eqr.yaml data.path={cfg.out}")
+    print(f"\nnext: python launch/inspect_corpus.py data.path={cfg.out}")
+    print(f"      torchrun launch/train.py configs/llm2er_eqr.yaml data.path={cfg.out}")
 
 
 def report(corpus: Corpus) -> str:
@@ -98,6 +134,14 @@ def report(corpus: Corpus) -> str:
     if manifest["mentions_unseen_in_train"]:
         rows.append(("mentions left out: concept not in train", str(manifest["mentions_unseen_in_train"])))
     rows += [(f"cold {kind} (in no train record)", str(number)) for kind, number in cold.items() if number]
+    if "ratings" in manifest["source"]:
+        rows.append(("ratings", manifest["source"]["ratings"]))
+    if "ratings_mapped_from" in manifest:
+        low, high = manifest["ratings_mapped_from"]
+        rows.append(("ratings", f"mapped from {low:g}-{high:g} to 1-5"))
+    for kind, side in manifest.get("side_files", {}).items():
+        rows.append((f"{kind} told of by {side['file']}", f"{side['found']} of {counts[kind]}"))
+        rows += [(f"left out of {side['file']}: {why}", _with_lines(entry)) for why, entry in side["skipped"].items()]
     rows.append(("written to", str(corpus.path)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -105,13 +149,46 @@ def report(corpus: Corpus) -> str:
 
 def _import(cfg: PrepareConfig) -> Corpus:
     raw = Path(cfg.raw)
-    if not raw.is_file():
+    if not raw.is_file() and not (cfg.format == "xrec" and raw.is_dir()):
         raise InputError(f"raw={raw} is no file: check the path.")
     check_replaceable(cfg.out)
-    source = {"format": cfg.format, "file": str(raw), "sha256": sha256_of(raw)}
+    source: dict[str, object] = {"format": cfg.format, "file": str(raw)}
+    if raw.is_file():
+        source["sha256"] = _checksum(raw)
+    else:
+        source["sha256"] = {file.name: _checksum(file) for file, _ in xrec.tables(raw)}
+    if cfg.format == "xrec":
+        source["ratings"] = f"none in the source: all set to {cfg.rating_max:g}"
     # disable=None: no bar where the output is not a terminal.
     records = tqdm(IMPORTERS[cfg.format](cfg), unit=" records", disable=None)
-    return build_corpus(records, cfg.out, cfg, source)
+    by_format = "sentence" if cfg.format in REVIEWS else "whole"
+    options = replace(cfg, explanation=cfg.explanation or by_format)
+    return build_corpus(records, cfg.out, options, source, _sides(cfg))
+
+
+def _sides(cfg: PrepareConfig) -> Sides:
+    """Where titles and attributes come from: side files, or the raw file itself."""
+    files = {"item": cfg.item_file, "user": cfg.user_file}
+    if cfg.format == "recbole":
+        for kind, file in files.items():
+            beside = Path(cfg.raw).with_suffix(f".{kind}")
+            files[kind] = file or (str(beside) if beside.is_file() else "")
+    streams: dict[str, Iterator[Facts | BadRecord]] = {
+        kind: FACTS[cfg.format, kind](Path(file)) for kind, file in files.items() if file
+    }
+    for kind in ("item", "user"):
+        if cfg.format == "xrec":
+            streams[kind], files[kind] = xrec.read_facts(Path(cfg.raw), kind), cfg.raw
+        elif cfg.format == "table" and getattr(cfg.columns, f"{kind}_attributes"):
+            streams[kind], files[kind] = table.read_facts(Path(cfg.raw), cfg.columns, kind), cfg.raw
+    return Sides(streams.get("item", ()), streams.get("user", ()), files["item"], files["user"])
+
+
+def _checksum(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): check the path and its permissions.") from None
 
 
 def _with_lines(entry: dict) -> str:

@@ -3,11 +3,14 @@
 import json
 import logging
 from collections import Counter
+from typing import Any
 
 import numpy as np
+import torch
 
 from datamodules.corpus import Corpus
 from datamodules.predictions import predictions
+from datamodules.quality import pad
 from launch.faithfulness import DRIVER_METRICS, driver_lines, drivers, has_truth
 from launch.knowledge import full_knowledge
 from launch.leaderboard import Judging, leaderboard
@@ -16,11 +19,14 @@ from launch.report_folder import BACKBONE, FULL
 from launch.stages import Run, write_jsonl
 from lightning_modules.collectives import barrier, world
 from metrics import paper
+from metrics.bootstrap import bootstrap, interval
 from metrics.suite import canonical, counts_of
 from metrics.table import format_table
+from models.language_model import load_tokenizer
 
 log = logging.getLogger("llm2er")
 
+SCORED_AT_ONCE = 256  # explanations
 FREQUENT, BIAS = "item's most frequent sentence", "user+item bias"
 
 
@@ -43,7 +49,7 @@ def result(run: Run) -> None:
         (path / "metrics.json").write_text(json.dumps(scores, indent=1) + "\n")
         report = write_report(path)
         print(format_table(scores["systems"]))
-        for line in driver_lines(scores.get("drivers", {})):
+        for line in [*reward_lines(scores.get("rewards", {})), *driver_lines(scores.get("drivers", {}))]:
             print(line)
         print(examples(systems, run.config.result.examples, run.config.seed))
         log.info("wrote %s, %s and %s", path / "predictions.jsonl", path / "metrics.json", report)
@@ -80,11 +86,46 @@ def judge(run: Run, systems: dict[str, list[dict]]) -> dict:
         for part in ("", "_ci")
         if f"{source}{part}" in scores[BACKBONE]
     }
+    if run.folder.done("ccr") and run.folder.done("hqar"):
+        texts = {name: [row["explanation"] for row in rows] for name, rows in systems.items()}
+        records = [row["record"] for row in systems[BACKBONE]]
+        judged["rewards"] = {name: reward_scores(run, records, found) for name, found in texts.items()}
     if has_truth(corpus):
         judged["drivers"] = {
             name: {key: scores[name][key] for key in DRIVER_METRICS if key in scores[name]} for name in systems
         }
     return judged
+
+
+def reward_scores(run: Run, records: list[int], texts: list[str]) -> dict[str, Any]:
+    """Mean rewards of explanations, with intervals, by the reward models as their stages left them, before PPO."""
+    tokenizer = load_tokenizer(str(run.folder.need("explanation", "result") / "lm"))
+    scorer, builder = run.scorer("result", tokenizer), run.builder("result", tokenizer)
+    names = [[run.corpus.concepts[c] for c in run.evidence("result").concept_RK[record].tolist()] for record in records]
+    columns = []
+    for start in range(0, len(texts), SCORED_AT_ONCE):
+        part = slice(start, start + SCORED_AT_ONCE)
+        response_BT, mask_BT = pad([builder.response(text) for text in texts[part]], tokenizer.pad_token_id)
+        scores = scorer.score(response_BT, mask_BT, names[part])
+        columns.append(torch.stack([scores.ccr_B, scores.hqar_B], dim=1).double().numpy())
+    value_N2, n = np.concatenate(columns), len(texts)
+    drawn_R2 = bootstrap(lambda weight_RN: weight_RN @ value_N2 / n, n, run.config.result.resamples, run.config.seed)
+    found: dict[str, Any] = {}
+    for place, name in enumerate(("ccr", "hqar")):
+        found[name] = float(value_N2[:, place].mean())
+        found[f"{name}_ci"] = interval(drawn_R2[:, place])
+    return found
+
+
+def reward_lines(rewards: dict[str, dict[str, Any]]) -> list[str]:
+    """The rewards as text."""
+    lines = ["", "rewards on test, by the reward models as they were before PPO (95 % intervals over records)"]
+    for name, row in rewards.items():
+        told = [
+            f"{key} {row[key]:.3f} [{row[f'{key}_ci'][0]:.3f}, {row[f'{key}_ci'][1]:.3f}]" for key in ("ccr", "hqar")
+        ]
+        lines.append(f"  {name:<32}" + "  ".join(told))
+    return lines if rewards else []
 
 
 def examples(systems: dict[str, list[dict]], count: int, seed: int) -> str:

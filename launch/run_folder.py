@@ -1,19 +1,25 @@
 """The folder of a run: what was asked, what is finished, and whether the two fit together."""
 
 import json
+import logging
 import platform
 import shlex
 import sys
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from callbacks.durable import sync_tree, write_durably
 from launch.config import flatten
+from launch.run_lock import RunLock
 from launch.schema import TrainConfig
-from lightning_modules.collectives import barrier, world
+from lightning_modules.collectives import barrier, gather_objects, world
 from metrics.errors import InputError
+
+log = logging.getLogger("llm2er")
 
 PACKAGES = ("torch", "pytorch-lightning", "deepspeed", "torch_geometric", "transformers", "peft", "wandb", "omegaconf")
 
@@ -38,17 +44,22 @@ class RunFolder:
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.path = config, Path(config.run_dir)
         self.corpus = ""  # checksum of the corpus's records, once it is read
+        self.lock = RunLock(self.path)
+        self.versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
     def open(self) -> None:
-        """Creates the folder (rank 0)."""
+        """Creates the folder and takes its lock (rank 0); every rank learns if that failed."""
+        told = ""
         if world()[0] == 0:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
+                self.lock.acquire(log.warning)
+            except InputError as error:
+                told = str(error)
             except OSError as error:
-                raise InputError(
-                    f"run_dir={self.path}: cannot be created ({error.strerror}); choose another"
-                ) from error
-        barrier()
+                told = f"run_dir={self.path}: cannot be created ({error.strerror}); choose another"
+        if told := gather_objects(told)[0]:
+            raise InputError(told)
 
     def record(self) -> None:
         """Writes what was asked, by what and with what (rank 0); only once it is known to fit what is finished."""
@@ -56,14 +67,23 @@ class RunFolder:
             tree = flatten(self.config)
             if tree["data.path"]:
                 tree["data.path"] = str(Path(tree["data.path"]).resolve())  # readable from any folder
-            (self.path / "config.yaml").write_text(yaml.safe_dump(_nested(tree), sort_keys=False))
-            versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-            (self.path / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
-            (self.path / "command.txt").write_text(shlex.join(sys.argv) + "\n")
+            write_durably(self.path / "config.yaml", yaml.safe_dump(_nested(tree), sort_keys=False))
+            write_durably(self.path / "versions.json", json.dumps(self.versions, indent=1) + "\n")
+            write_durably(self.path / "command.txt", shlex.join(sys.argv) + "\n")
+
+    def identity(self) -> str:
+        """A random word that tells this run folder from all others, made once; the same on every rank."""
+        if world()[0] == 0 and not (path := self.path / "identity").is_file():
+            write_durably(path, uuid.uuid4().hex + "\n")
+        return gather_objects((self.path / "identity").read_text().strip() if world()[0] == 0 else "")[0]
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.path / name
+
+    def checkpoints(self, name: str) -> Path:
+        """The folder of a stage's checkpoints."""
+        return self.stage(name) / "checkpoints"
 
     def export(self, name: str) -> Path:
         """The product of a stage: of this run, or of the one that `<stage>.init_from` names."""
@@ -108,8 +128,14 @@ class RunFolder:
         if world()[0] == 0:
             marker = {"stage": name, "summary": summary, "config": self._relevant(name)}
             self.export(name).mkdir(parents=True, exist_ok=True)
-            (self.export(name) / "stage.json").write_text(json.dumps(marker, indent=1) + "\n")
+            sync_tree(self.export(name))  # the marker must not reach the disk before what it vouches for
+            write_durably(self.export(name) / "stage.json", json.dumps(marker, indent=1) + "\n")
         barrier()
+
+    def state_config(self, name: str) -> dict[str, Any]:
+        """What a checkpoint of a stage depends on: as its product does, and how it is sharded."""
+        config = self.config
+        return self._relevant(name) | {"zero.stage": config.zero.stage, "hardware.precision": config.hardware.precision}
 
     def _relevant(self, name: str) -> dict[str, Any]:
         chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(DEPENDS[name])}

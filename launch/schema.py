@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from callbacks.checkpoints import CheckpointConfig
 from datamodules.graph import GraphConfig
 from datamodules.prompts import PromptConfig
 from launch.engine import HardwareConfig, ZeroConfig
@@ -42,10 +43,23 @@ class TrainConfig:
     run_dir: str = field(default="runs/llm2er_eqr", metadata={"help": "folder of the run; a finished stage is skipped"})
     stage: str = field(default="all", metadata={"help": f"all, or one of {', '.join(STAGES)}"})
     seed: int = field(default=7, metadata={"help": "of everything random"})
+    resume: str = field(
+        default="auto",
+        metadata={"help": "auto: unfinished stages go on from their newest checkpoint; none; or a checkpoint's folder"},
+    )
     logger: str = field(default="csv", metadata={"help": "csv, wandb (and csv) or none"})
     wandb_project: str = field(default="llm2er", metadata={"help": "W&B project"})
     print_config: bool = field(default=False, metadata={"help": "print the merged config and its sources, and stop"})
     dry_run: bool = field(default=False, metadata={"help": "print parameters, memory and steps, and stop"})
+    loss_spike: float = field(
+        default=0.0, metadata={"help": "stop when a loss is this many times the median of the last 50; 0: never"}
+    )
+    convert: str = field(
+        default="", metadata={"help": "a checkpoint to write anew for world_size ranks into out; nothing is trained"}
+    )
+    world_size: int = field(default=0, metadata={"help": "ranks of the converted checkpoint"})
+    out: str = field(default="", metadata={"help": "folder of the converted checkpoint"})
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from launch import shards
+from launch import dealing
 from metrics import paper
 from metrics.errors import InputError
 from metrics.families import Family, Sums, means
@@ -46,7 +46,7 @@ def measure(records: Records, knowledge: ConceptKnowledge | None, suite: str, co
     """Measures of predictions in their order. Collective: every rank must call it and gets the same."""
     parts = []
     if suite in ("paper", "all"):
-        parts.append(paper.measure(list(records), knowledge, shards.rows(_counts, records, CHUNK)))
+        parts.append(paper.measure(list(records), knowledge, dealing.rows(_counts, records, CHUNK)))
     if suite in ("standard", "all"):
         parts.append(_library(records, config))
         parts += [part for part in (_encoder(records, config), _lm(records, config), _bart(records, config)) if part]
@@ -72,7 +72,7 @@ def _library(records: Records, config: StandardConfig) -> Measures:
     from metrics.standard import library_rows, measure_library, self_bleu  # late: sacreBLEU is slow to import
 
     measures = measure_library(
-        shards.rows(lambda part: library_rows(*_texts(part), config.stem), records, CHUNK), config.stem
+        dealing.rows(lambda part: library_rows(*_texts(part), config.stem), records, CHUNK), config.stem
     )
     if len(records) > 1:
         measures.plain["self_bleu"] = float(self_bleu(_texts(records)[0]).mean())
@@ -96,7 +96,7 @@ def _encoder(records: Records, config: StandardConfig) -> Measures | None:
         raise InputError(
             f"standard.layer={config.layer}: {config.encoder} has layers 0 to {depth}, or -1 for the last."
         )
-    rows_N5 = shards.rows(
+    rows_N5 = dealing.rows(
         lambda part: np.array(encoder_scores(model, tokenizer, *_texts(part), config.layer)), records, config.batch_size
     )
     names = ("bert_score_f", "bert_score_r", "bert_score_p", "sentence_cosine")
@@ -115,7 +115,7 @@ def _lm(records: Records, config: StandardConfig) -> Measures | None:
         ours, theirs = (np.array(log_likelihoods(model, tokenizer, side)) for side in _texts(part))
         return np.column_stack([ours[:, :2], theirs[:, :2], ours[:, 2] + theirs[:, 2]])
 
-    rows_N5 = shards.rows(rows_of, records, config.batch_size)
+    rows_N5 = dealing.rows(rows_of, records, config.batch_size)
 
     def finish(sums_RS: np.ndarray) -> np.ndarray:
         return np.exp(sums_RS[..., [0, 2]] / sums_RS[..., [1, 3]])
@@ -124,7 +124,7 @@ def _lm(records: Records, config: StandardConfig) -> Measures | None:
     measures = _of_model(family, "lm", signature(config.lm), rows_N5[:, -1])
     if config.mauve:
         texts, references = (
-            shards.rows(lambda part: np.array(last_states(model, tokenizer, part)), side, config.batch_size)
+            dealing.rows(lambda part: np.array(last_states(model, tokenizer, part)), side, config.batch_size)
             for side in _texts(records)
         )
         measures.plain["mauve"] = _mauve(references, texts)
@@ -147,7 +147,7 @@ def _bart(records: Records, config: StandardConfig) -> Measures | None:
     from models.text_scores import bart_scores, load, signature
 
     model, tokenizer = load("bart", config.bart)
-    rows_N3 = shards.rows(
+    rows_N3 = dealing.rows(
         lambda part: np.array(bart_scores(model, tokenizer, *_texts(part))), records, config.batch_size
     )
     family = means({"bart_score": rows_N3[:, 0], "bart_score_p": rows_N3[:, 1]}, "record")

@@ -1,50 +1,57 @@
-"""Work on records dealt to the ranks of torchrun, with results that do not know how many ranks there were.
-
-Records are cut into batches of a fixed size whatever the number of ranks, and the batches are dealt in turn. What a
-record gets can then depend on its batch (the padding of a model's input) and on nothing else.
-"""
-
-# N records · C columns
+"""How DeepSpeed's shards reach the disk and come back."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
+import torch
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+
+# Besides tensors and plain values, shards hold objects of these classes and of no others.
+KNOWN = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
 
 
-def ranks() -> tuple[int, int]:
-    """(rank, number of ranks) as torchrun says; (0, 1) without it."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+class DurableShards(TorchCheckpointEngine):
+    """DeepSpeed's reader and writer of one file, with two changes.
 
-
-@contextmanager
-def joined() -> Iterator[None]:
-    """The ranks of torchrun joined over gloo inside; nothing, and no torch, for a single process."""
-    if ranks()[1] == 1:
-        yield
-        return
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def rows(rows_of: Callable[[Sequence[Any]], np.ndarray], records: Sequence[Any], batch: int) -> np.ndarray:
-    """rows_NC, on every rank: `rows_of` each batch of records, computed on one of the ranks.
-
-    Ranks may get fewer batches than others, or none. Collective: every rank must call it.
+    A failed write is kept in `failure` and not raised: the other ranks wait in DeepSpeed's barriers, and all of them
+    must learn of it together. Reading makes no object but those of `KNOWN`; DeepSpeed would unpickle anything.
     """
-    rank, world = ranks()
-    starts = range(0, len(records), batch)
-    own = [rows_of(records[start : start + batch]) for start in starts[rank::world]]
-    if world == 1:
-        return np.concatenate(own)
-    from lightning_modules.collectives import gather_objects
 
-    parts = gather_objects(own)
-    return np.concatenate([parts[number % world][number // world] for number in range(len(starts))])
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure = ""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Makes a folder."""
+        self._try(lambda: os.makedirs(path, exist_ok=exist_ok))
+
+    def save(self, state_dict: dict, path: str) -> None:
+        """Writes one file through to the disk."""
+
+        def write() -> None:
+            with open(path, "wb") as file:
+                torch.save(state_dict, file)
+                file.flush()
+                os.fsync(file.fileno())
+
+        if not self.failure:
+            self._try(write)
+
+    def _try(self, action: Any) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.failure = f"{error.strerror} ({error.filename})" if error.filename else str(error)
+        except RuntimeError as error:  # torch's writer fails over a full disk in words of its own
+            cause = error.__cause__ or error.__context__
+            self.failure = (
+                cause.strerror if isinstance(cause, OSError) else ""
+            ) or "the disk took only a part of a file"
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Reads one file."""
+        with torch.serialization.safe_globals(KNOWN):
+            return torch.load(path, map_location=map_location, weights_only=True)

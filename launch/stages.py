@@ -4,6 +4,7 @@ rating -> evidence -> explanation -> ccr, hqar -> ppo. What one stage hands to t
 nowhere else, so that any stage can be run alone, elsewhere, or taken from another run.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -14,14 +15,17 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from transformers import PreTrainedTokenizerBase
 
+from callbacks.checkpoints import Checkpoints, Place
 from callbacks.export_best import ExportBest
 from callbacks.guards import PPOGuards, StopOnNonFinite
 from callbacks.held_out import HeldOutEvaluation
+from callbacks.requests import Interrupted, Requests
 from callbacks.samples import SampleTable
 from callbacks.throughput import Throughput
+from callbacks.watchdog import Watchdog
 from datamodules.contrastive import ContrastiveData
 from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
@@ -32,8 +36,11 @@ from datamodules.prompts import PromptBuilder
 from datamodules.quality import QualityData, read_high_quality, select_high_quality
 from datamodules.rating import RatingData
 from datamodules.rollout_prompts import RolloutPrompts
-from launch.engine import make_trainer
+from datamodules.sampling import NeighborSampler
+from launch.curves import continued_csv
+from launch.engine import make_trainer, use_cpu
 from launch.evaluate import train_knowledge
+from launch.resume import Found, resume_point
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
 from lightning_modules.ccr import CCRModule
@@ -47,7 +54,7 @@ from lightning_modules.ppo.rewards import Scorer
 from lightning_modules.rating import RatingModule, infer_evidence, load_rating_model
 from models.discriminator import load_discriminator, new_discriminator
 from models.explainer import load_explainer, new_explainer
-from models.language_model import create_language_model, load_tokenizer
+from models.language_model import check_context, create_language_model, load_tokenizer
 from models.text_encoder import create_encoder, load_encoder
 
 log = logging.getLogger("llm2er")
@@ -56,8 +63,9 @@ log = logging.getLogger("llm2er")
 class Run:
     """One execution of a system: its config, its folder, and what several stages read."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, requests: Requests | None = None) -> None:
         self.config, self.folder = config, RunFolder(config)
+        self.requests = requests or Requests(self.folder.path)
         self.folder.open()
         self.folder.corpus = self.corpus.manifest["files"]["records.parquet"]
 
@@ -86,11 +94,19 @@ class Run:
         """Builds prompts in a tokenizer's ids."""
         return PromptBuilder(self.corpus, self.evidence(stage), tokenizer, self.config.prompt)
 
-    def logger(self, stage: str) -> list[Logger]:
+    def scorer(self, stage: str, tokenizer: PreTrainedTokenizerBase) -> Scorer:
+        """Both reward models as their stages left them, reading the policy's tokens."""
+        encoder, encoder_tokenizer = load_encoder(str(self.folder.need("ccr", stage)))
+        discriminator = load_discriminator(self.folder.need("hqar", stage), begin_token(tokenizer))
+        hqar = self.config.hqar
+        return Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, hqar.clip, hqar.reduce)
+
+    def logger(self, stage: str, resumed: Found | None) -> list[Logger]:
         """Loggers of a stage; a W&B run a stage, grouped by the run's name."""
         if self.config.logger == "none":
             return []
-        loggers: list[Logger] = [CSVLogger(self.folder.path, name=stage, version="")]
+        rows = resumed[1].log_rows if resumed else 0
+        loggers: list[Logger] = [continued_csv(self.folder.path, stage, rows)]
         if self.config.logger == "wandb":
             name = self.folder.path.name
             loggers.append(
@@ -100,15 +116,52 @@ class Run:
                     name=f"{name}/{stage}",
                     job_type=stage,
                     save_dir=self.folder.path,
+                    id=self.wandb_id(stage),
+                    resume="allow",
                 )
             )
         return loggers
 
-    def trainer(self, stage: str, callbacks: list, **options: object) -> pl.Trainer:
-        """A Trainer of this run."""
+    def wandb_id(self, stage: str) -> str:
+        """The same for every start of a run: its curves go on in one place."""
+        return hashlib.sha256(f"{self.folder.identity()}/{stage}".encode()).hexdigest()[:16]
+
+    def fit_stage(
+        self,
+        stage: str,
+        module: pl.LightningModule,
+        data: pl.LightningDataModule | None,
+        callbacks: list,
+        **options: object,
+    ) -> None:
+        """Trains a stage from its newest checkpoint, or from the beginning."""
         config, folder = self.config, self.folder.stage(stage)
         folder.mkdir(parents=True, exist_ok=True)
-        return make_trainer(config.zero, config.hardware, folder, self.logger(stage), callbacks, **options)
+        resumed = resume_point(self.folder, stage)
+        place = Place(
+            stage=stage,
+            folder=self.folder.checkpoints(stage),
+            export=self.folder.export(stage),
+            log_file=folder / "metrics.csv",
+            config=self.folder.state_config(stage),
+            versions=self.folder.versions,
+            wandb_id=self.wandb_id(stage) if config.logger == "wandb" else "",
+            taken_by=self.folder.lock.taken_by,
+        )
+        checkpoints = Checkpoints(config.checkpoint, place, self.requests, resumed, whole_epochs=stage == "ppo")
+        callbacks = [*callbacks, Watchdog(stage, config.hardware.hang_timeout, folder), checkpoints]
+        trainer = make_trainer(
+            config.zero,
+            config.hardware,
+            folder,
+            self.logger(stage, resumed),
+            callbacks,
+            converted=resumed is not None and resumed[1].universal,
+            **options,
+        )
+        self.announce(stage, module)
+        trainer.fit(module, datamodule=data, ckpt_path=str(resumed[0]) if resumed else None)
+        self.close(trainer)
 
     def fit(
         self, stage: str, module: pl.LightningModule, data: pl.LightningDataModule, monitor: str, mode: str
@@ -117,25 +170,31 @@ class Run:
         fit: FitConfig = getattr(self.config, stage).fit
         best = ExportBest(monitor, mode, self.folder.export(stage))
         callbacks = [
-            StopOnNonFinite(),
+            StopOnNonFinite(self.config.loss_spike),
             Throughput(stage, fit.batch_size / fit.accumulate),
             EarlyStopping(monitor, mode=mode, patience=fit.patience),
             best,
         ]
         if isinstance(module, ExplanationModule):
             callbacks.append(SampleTable(data.builder, self.folder.stage(stage)))
-        trainer = self.trainer(
+        torch.manual_seed(self.config.seed + 1 + world()[0])  # weights are made; dropout differs between ranks
+        self.fit_stage(
             stage,
+            module,
+            data,
             callbacks,
             max_epochs=fit.epochs,
             accumulate_grad_batches=fit.accumulate,
             gradient_clip_val=fit.clip or None,
         )
-        self.announce(stage, module)
-        torch.manual_seed(self.config.seed + 1 + world()[0])  # weights are made; dropout differs between ranks
-        trainer.fit(module, datamodule=data)
-        self.close(trainer)
         return float(best.best or 0.0)
+
+    def stop_if_asked(self, after: str) -> None:
+        """Ends the run between two stages if all ranks agree that it was asked to; collective."""
+        device = torch.device("cpu") if use_cpu(self.config.hardware) else torch.device("cuda")
+        wish = self.requests.agree(False, device)
+        if wish.stop:
+            raise Interrupted(f"{after}; stopped by {wish.reason}; the same command goes on", wish.requeue)
 
     def announce(self, stage: str, module: pl.LightningModule) -> None:
         """Says what a stage is about to do."""
@@ -173,7 +232,11 @@ def rating(run: Run) -> dict:
     pl.seed_everything(config.seed, verbose=False)
     module = RatingModule(config.rating, run.graph, run.corpus, config.graph.leave_one_out)
     fit = config.rating.fit
-    data = RatingData(run.corpus, fit.batch_size, fit.accumulate, config.seed)
+    sampler = None
+    if config.graph.sampling == "neighbor":
+        sampler = NeighborSampler(run.graph, config.rating.model.layers, config.graph.neighbors, config.seed)
+    loo = config.graph.leave_one_out
+    data = RatingData(run.corpus, fit.batch_size, fit.accumulate, config.seed, sampler, loo)
     rmse = run.fit("rating", module, data, "rating/valid/rmse", "min")
     barrier()
     export = run.folder.export("rating")
@@ -200,6 +263,7 @@ def explanation(run: Run) -> dict:
     pl.seed_everything(config.seed, verbose=False)
     tokenizer = load_tokenizer(name)
     explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)
+    check_context(explainer.lm, config.prompt.max_prompt_tokens, config.prompt.max_new_tokens)
     module = ExplanationModule(config.explanation, explainer, tokenizer)
     module.max_new_tokens = config.prompt.max_new_tokens
     fit = config.explanation.fit
@@ -252,17 +316,22 @@ def hqar(run: Run) -> dict:
     source = run.folder.need("explanation", "hqar")
     tokenizer = load_tokenizer(str(source / "lm"))
     builder = run.builder("hqar", tokenizer)
-    samples = read_jsonl(source / "samples.jsonl")
-    real = [builder.response(text) for text in high_quality_texts(run)][: len(samples)]
-    order = np.random.Generator(np.random.Philox(key=[config.seed, 4])).permutation(len(samples))[: len(real)]
-    sampled = [builder.response(samples[i]["explanation"]) for i in order]
+    samples = [row["explanation"] for row in read_jsonl(source / "samples.jsonl")]
+    high = high_quality_texts(run)
+    # As many of each, drawn by lot: record order is the order of the source file.
+    count, rng = min(len(high), len(samples)), np.random.Generator(np.random.Philox(key=[config.seed, 4]))
+    real, sampled = (
+        [builder.response(texts[i]) for i in rng.permutation(len(texts))[:count]] for texts in (high, samples)
+    )
     pl.seed_everything(config.seed, verbose=False)
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    module = HQARModule(config.hqar, new_discriminator(str(source / "lm"), config.hqar.layers, begin))
+    discriminator = new_discriminator(str(source / "lm"), config.hqar.layers, begin_token(tokenizer))
+    module = HQARModule(config.hqar, discriminator)
     fit = config.hqar.fit
     data = QualityData(real, sampled, tokenizer.pad_token_id, fit.batch_size, fit.accumulate, config.seed)
     loss = run.fit("hqar", module, data, "hqar/valid/loss", "min")
-    return {"valid_loss": loss, "high_quality_texts": len(real)}
+    if world()[0] == 0:
+        write_jsonl(run.folder.export("hqar") / "high_quality.jsonl", [{"explanation": text} for text in high])
+    return {"valid_loss": loss, "high_quality_texts": len(high), "used": count}
 
 
 def ppo(run: Run) -> dict:
@@ -272,20 +341,19 @@ def ppo(run: Run) -> dict:
     tokenizer = load_tokenizer(str(source / "lm"))
     builder = run.builder("ppo", tokenizer)
     pl.seed_everything(config.seed, verbose=False)
-    encoder, encoder_tokenizer = load_encoder(str(run.folder.need("ccr", "ppo")))
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    discriminator = load_discriminator(run.folder.need("hqar", "ppo"), begin)
-    scorer = Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, config.hqar.clip, config.hqar.reduce)
+    scorer = run.scorer("ppo", tokenizer)
     adversary = None
     if config.ppo.discriminator_every:
-        real = [builder.response(text) for text in high_quality_texts(run)]
-        adversary = Adversary(
-            discriminator, real, tokenizer.pad_token_id, config.hqar.smoothing, config.ppo.discriminator_lr, config.seed
-        )
-    prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed)
+        high = read_jsonl(run.folder.need("hqar", "ppo") / "high_quality.jsonl")
+        real = [builder.response(row["explanation"]) for row in high]
+        fill, lr = tokenizer.pad_token_id, config.ppo.discriminator_lr
+        adversary = Adversary(scorer.discriminator, real, fill, config.hqar.smoothing, lr, config.seed)
+    prompts = RolloutPrompts(builder, config.ppo.rollout_batch_size, config.seed, config.ppo.samples_per_prompt)
+    policy = load_explainer(source)
+    check_context(policy.lm, config.prompt.max_prompt_tokens, config.prompt.max_new_tokens)
     module = PPOModule(
         config.ppo,
-        load_explainer(source),
+        policy,
         tokenizer,
         scorer,
         prompts,
@@ -301,8 +369,10 @@ def ppo(run: Run) -> dict:
         {"ccr": config.ppo.lambda_ccr, "hqar": config.ppo.lambda_hqar},
         config.ppo.max_distinct_2_drop,
     )
-    trainer = run.trainer(
+    run.fit_stage(
         "ppo",
+        module,
+        None,
         [
             StopOnNonFinite(),
             Throughput("ppo", config.ppo.mini_batch_size / config.ppo.accumulate / config.ppo.epochs),
@@ -313,9 +383,6 @@ def ppo(run: Run) -> dict:
         accumulate_grad_batches=config.ppo.accumulate,
         gradient_clip_val=config.ppo.clip or None,
     )
-    run.announce("ppo", module)
-    trainer.fit(module)
-    run.close(trainer)
     return {"held_out_before": held_out.history[0], "held_out_kept": held_out.kept}
 
 
@@ -326,6 +393,11 @@ TRAINED: dict[str, Callable[[Run], dict]] = {
     "hqar": hqar,
     "ppo": ppo,
 }
+
+
+def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What the discriminator reads before a text; GPT-2 has an end token only."""
+    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:

@@ -10,19 +10,22 @@ import os
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import transformers
 
+from callbacks.checkpoints import stop_if_taken
+from callbacks.requests import REQUEUE_CODE, Interrupted, Requests
+from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
 from launch.schema import TrainConfig
+from lightning_modules.collectives import world
 
 log = logging.getLogger("llm2er")
 
 
 def main(config: TrainConfig) -> None:
     """Runs the stages that are asked for and not yet finished."""
-    from launch.engine import start
-
     first = int(os.environ.get("RANK", "0")) == 0
     quiet(first)
     if config.dry_run:
@@ -31,10 +34,49 @@ def main(config: TrainConfig) -> None:
         if first:
             print(describe_plan(config))
         return
-    start(config.hardware)
-    from launch.stages import TRAINED, Run
+    if config.convert:
+        from launch.convert import convert
 
-    run = Run(config)
+        print(convert(Path(config.convert), config.world_size, Path(config.out)))
+        return
+    run_dir = Path(config.run_dir)
+    look_back(run_dir)
+    requests = Requests(run_dir)
+    requests.listen()
+    try:
+        run_all(config, requests)
+    except Interrupted as interrupted:
+        log.info("%s", interrupted)
+        if interrupted.requeue:
+            if first:
+                ask_for_requeue(run_dir, str(interrupted))
+            raise SystemExit(REQUEUE_CODE) from interrupted
+    except Exception as error:
+        remember_failure(run_dir, requests.place, error)
+        raise
+
+
+def run_all(config: TrainConfig, requests: Requests) -> None:
+    """Opens the run folder, runs the stages, and lets it go."""
+    from launch.engine import start
+
+    start(config.hardware)
+    from launch.stages import Run
+
+    run = Run(config, requests)
+    if world()[0] == 0:
+        run.folder.lock.beat(requests.replaced)
+    try:
+        run_stages(run)
+    finally:
+        run.folder.lock.release()
+
+
+def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
+    """The stages in their order, then the result."""
+    from launch.stages import TRAINED
+
+    config = run.config
     say_what_is_read(run)
     finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
     run.folder.record()
@@ -46,6 +88,7 @@ def main(config: TrainConfig) -> None:
             continue
         began = time.monotonic()
         summary = TRAINED[name](run)
+        stop_if_taken(run.folder.lock.taken_by)
         run.folder.finish(name, summary)
         shown = ", ".join(f"{key} {value:.4g}" for key, value in summary.items() if isinstance(value, int | float))
         log.info(
@@ -55,6 +98,7 @@ def main(config: TrainConfig) -> None:
             shown and f" ({shown})",
             run.folder.export(name),
         )
+        run.stop_if_asked(f"{name} is finished")
     if config.stage in ("all", "result"):
         from launch.result import result
 

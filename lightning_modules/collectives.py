@@ -104,6 +104,15 @@ def unsharded(engine: Any, module: nn.Module) -> Iterator[None]:
             offload.setup_zero_stage3_hooks()
 
 
+def gradients(optimizer: Any) -> Iterator[Tensor]:
+    """This rank's part of the gradients that an optimizer is about to apply, sharded by DeepSpeed or not."""
+    sharded = getattr(optimizer, "averaged_gradients", None)
+    if sharded:
+        yield from (part for group in sharded.values() if group is not None for part in group if part is not None)
+        return
+    yield from (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+
+
 def trainable_and_total(module: nn.Module) -> tuple[int, int]:
     """Numbers of trainable and of all parameters; a ZeRO-3 shard counts as the whole."""
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in module.parameters()]

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.prompts import PromptBatch
 from lightning_modules.collectives import full_state, sum_over_ranks, unsharded, world
 from lightning_modules.fitting import FitConfig, adamw, trainable, warm_then_linear
-from models.explainer import Explainer, response_log_probs, save_explainer
+from models.explainer import Explainer, save_explainer
 from models.generation import generate, uniforms
 from models.language_model import LoraConfig, NewModelConfig
 
@@ -55,8 +55,10 @@ class ExplanationModule(pl.LightningModule):
         prompt_BPW = self.explainer.embed_prompt(
             batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B
         )
-        output = self.explainer(prompt_BPW, batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT)
-        return -response_log_probs(output.logits[:, :-1], batch.response_BT) * batch.response_mask_BT
+        reading = self.explainer(
+            prompt_BPW, batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT, batch.parts
+        )
+        return -reading.log_prob_BT
 
     def training_step(self, batch: PromptBatch, index: int) -> Tensor:
         """L_e over the global batch."""
@@ -110,11 +112,11 @@ class ExplanationModule(pl.LightningModule):
                 batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B
             )
             end, fill = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-            response = generate(
+            made = generate(
                 self.explainer.lm, prompt_BPW, batch.prompt_mask_BP, end, fill, self.max_new_tokens, uniform_BT
             )
         self.explainer.train(was_training)
-        return response
+        return made.response_BT, made.mask_BT
 
     def predict_step(self, batch: PromptBatch, index: int) -> list[tuple[int, str]]:
         """(record, explanation) for each row that is not there for padding."""

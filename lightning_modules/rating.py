@@ -43,6 +43,7 @@ class RatingModule(pl.LightningModule):
         mean = float(corpus.rating_R[corpus.rows("train")].mean())
         self.model = RatingModel(graph.node_counts, graph.relations, config.model, mean)
         self._squares: list[Tensor] = []
+        self._valid_states: dict[str, Tensor] | None = None
 
     def edges(self, without: Tensor | None = None) -> dict[Relation, Tensor]:
         """The graph's edges on this module's device."""
@@ -50,16 +51,22 @@ class RatingModule(pl.LightningModule):
 
     def training_step(self, batch: RatingBatch, index: int) -> Tensor:
         """L_r over the global batch."""
-        states = self.model.encode(self.edges(batch.hidden_records.cpu() if self.leave_one_out else None))
-        error_B = self.model.rate(states, batch.user_B, batch.item_B) - batch.rating_B
+        if batch.subgraph is not None:
+            states = self.model.encode(batch.subgraph.edges, batch.subgraph.nodes)
+            predicted_B = self.model.rate(states, batch.subgraph.user_B, batch.subgraph.item_B)
+        else:
+            states = self.model.encode(self.edges(batch.hidden_records.cpu() if self.leave_one_out else None))
+            predicted_B = self.model.rate(states, batch.user_B, batch.item_B)
+        error_B = predicted_B - batch.rating_B
         loss = (error_B.square() * batch.weight_B).sum() * batch.scale
         self.log("rating/train/mse", loss.detach(), sync_dist=True)
         return loss
 
     def validation_step(self, batch: RatingBatch, index: int) -> None:
-        """Squared errors of clipped predictions on the whole train graph."""
-        states = self.model.encode(self.edges())
-        predicted_B = self.model.rate(states, batch.user_B, batch.item_B).clamp(self.low, self.high)
+        """Squared errors of clipped predictions on the whole train graph, which is read once."""
+        if self._valid_states is None:
+            self._valid_states = self.model.encode(self.edges())
+        predicted_B = self.model.rate(self._valid_states, batch.user_B, batch.item_B).clamp(self.low, self.high)
         square_B = (predicted_B - batch.rating_B).square() * batch.weight_B
         self._squares.append(torch.stack([square_B.sum(), batch.weight_B.sum()]))
 
@@ -67,6 +74,7 @@ class RatingModule(pl.LightningModule):
         """Logs the RMSE over all ranks."""
         total, count = sum_over_ranks(torch.stack(self._squares).sum(0)).tolist()
         self._squares.clear()
+        self._valid_states = None
         self.log("rating/valid/rmse", (total / max(count, 1)) ** 0.5)
 
     def configure_optimizers(self) -> dict:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from models.language_model import fuse_activations
+
 
 class Discriminator(nn.Module):
     """A causal trunk that shares the policy's tokenizer, and a linear head on each token."""
@@ -20,6 +22,11 @@ class Discriminator(nn.Module):
         self.trunk = trunk
         self.head = nn.Linear(trunk.config.hidden_size, 1)
         self.begin = begin  # the token put before a text, so that its first token has something to its left
+
+    @property
+    def vocabulary(self) -> int:
+        """Entries of the tokenizer that it reads."""
+        return self.trunk.config.vocab_size
 
     def forward(self, text_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Logits z [B, T]; P_D(token is of the high-quality set) = sigmoid(z), reading the text up to that token."""
@@ -58,7 +65,7 @@ def new_discriminator(folder: str, layers: int, begin: int) -> Discriminator:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.num_hidden_layers = min(layers, config.num_hidden_layers)
     trunk = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, dtype=torch.float32)
-    return Discriminator(trunk, begin)
+    return Discriminator(fuse_activations(trunk), begin)
 
 
 def save_discriminator(folder: Path, state: dict[str, Tensor], discriminator: Discriminator) -> None:
@@ -70,6 +77,6 @@ def save_discriminator(folder: Path, state: dict[str, Tensor], discriminator: Di
 def load_discriminator(folder: Path, begin: int) -> Discriminator:
     """Reads what `save_discriminator` wrote."""
     trunk = AutoModel.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), dtype=torch.float32)
-    discriminator = Discriminator(trunk, begin)
+    discriminator = Discriminator(fuse_activations(trunk), begin)
     discriminator.load_state_dict(load_file(folder / "discriminator.safetensors"))
     return discriminator

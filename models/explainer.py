@@ -4,14 +4,15 @@ B batch, P prompt tokens, T response tokens, V vocabulary, D width of node state
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from models.language_model import LoraConfig, load_language_model
+from models.language_model import LoraConfig, head_logits, load_language_model, trunk_of
+from models.log_probs import log_probs_and_entropy
 
 USER, ITEM, SENTIMENT = 1, 2, 3  # slots of a prompt that hold a soft vector; 0 holds a token
 
@@ -31,6 +32,21 @@ class Connector(nn.Module):
     def forward(self, state_BD: Tensor) -> Tensor:
         """Soft vectors [B, W]."""
         return self.layers(state_BD.to(self.layers[1].weight.dtype))
+
+
+@dataclass
+class Reading:
+    """What a model makes of given responses: of the n tokens that are not masked, in no particular order."""
+
+    log_prob_BT: Tensor  # log pi(e_t | x, e_<t) in float32, zero where masked
+    entropy_BT: Tensor  # of the distribution that each token was drawn from, in nats; no gradient unless asked for
+    hidden_nW: Tensor  # last hidden states from which the tokens are predicted
+    row_n: Tensor
+    column_n: Tensor
+
+    def spread(self, value_n: Tensor) -> Tensor:
+        """Values of the n tokens at their places [B, T], zero where masked."""
+        return torch.zeros_like(self.log_prob_BT).index_put((self.row_n, self.column_n), value_n.float())
 
 
 class Explainer(nn.Module):
@@ -60,35 +76,47 @@ class Explainer(nn.Module):
         return embedded_BPW
 
     def forward(
-        self, prompt_BPW: Tensor, prompt_mask_BP: Tensor, response_BT: Tensor, response_mask_BT: Tensor
-    ) -> CausalLMOutputWithPast:
-        """Runs the language model over [prompt, response].
+        self,
+        prompt_BPW: Tensor,
+        prompt_mask_BP: Tensor,
+        response_BT: Tensor,
+        response_mask_BT: Tensor,
+        parts: int = 1,
+        entropy_gradient: bool = False,
+    ) -> Reading:
+        """Reads [prompt, response]; the language model's head sees the tokens of responses and nothing else.
 
-        `logits` are [B, T + 1, V]: column t predicts response token t, the last one what would follow; `hidden_states`
-        hold the whole sequence. Logits of prompt positions are never computed.
+        Rows are moved to the left, so that all padding stands at the right, where causal attention never looks, and
+        run in `parts` groups of like length. Under ZeRO-3 `parts` must be the same on every rank.
         """
         response_BTW = self.lm.get_input_embeddings()(response_BT)
-        mask_BS = torch.cat([prompt_mask_BP, response_mask_BT], dim=1)
-        return self.lm(
-            inputs_embeds=torch.cat([prompt_BPW, response_BTW], dim=1),
-            attention_mask=mask_BS,
-            position_ids=positions(mask_BS),
-            logits_to_keep=response_BT.shape[1] + 1,
-            output_hidden_states=True,
-            use_cache=False,
+        whole_BSW = torch.cat([prompt_BPW, response_BTW], dim=1)
+        batch, width, _ = whole_BSW.shape
+        prompt_B, total_B = prompt_mask_BP.sum(1), prompt_mask_BP.sum(1) + response_mask_BT.sum(1)
+        start_B = torch.arange(batch, device=total_B.device) * width + prompt_mask_BP.shape[1] - prompt_B
+        flat_nW, hidden, places = whole_BSW.flatten(0, 1), [], []
+        for rows in total_B.argsort(stable=True).tensor_split(parts):
+            column_S = torch.arange(int(total_B[rows].max()), device=rows.device)
+            index_RS = (start_B[rows, None] + column_S).clamp(max=len(flat_nW) - 1)
+            inputs_RSW = flat_nW.index_select(0, index_RS.flatten()).view(*index_RS.shape, -1)
+            hidden_RSW = trunk_of(self.lm)(inputs_embeds=inputs_RSW, use_cache=False).last_hidden_state
+            row_n, column_n = response_mask_BT[rows].nonzero(as_tuple=True)
+            # Token t stands in column p + t of its row and is predicted from the one before.
+            before_n = row_n * len(column_S) + prompt_B[rows][row_n] + column_n - 1
+            hidden.append(hidden_RSW.flatten(0, 1).index_select(0, before_n))
+            places.append((rows[row_n], column_n))
+        hidden_nW, (row_n, column_n) = torch.cat(hidden), (torch.cat(p) for p in zip(*places, strict=True))
+        log_prob_n, entropy_n = log_probs_and_entropy(
+            head_logits(self.lm, hidden_nW), response_BT[row_n, column_n], entropy_gradient
         )
+        empty_BT = torch.zeros(response_BT.shape, device=log_prob_n.device)
+        log_prob_BT, entropy_BT = (empty_BT.index_put((row_n, column_n), v) for v in (log_prob_n, entropy_n))
+        return Reading(log_prob_BT, entropy_BT, hidden_nW, row_n, column_n)
 
 
 def positions(mask_BS: Tensor) -> Tensor:
     """Position ids under left padding: GPT-2's plain forward would count the padding, unlike its generation."""
     return (mask_BS.cumsum(-1) - 1).clamp(min=0)
-
-
-def response_log_probs(logits_BTV: Tensor, response_BT: Tensor) -> Tensor:
-    """log pi(e_t | x, e_<t) [B, T] in float32, without keeping a [B, T, V] table of log-probabilities."""
-    logits_BTV = logits_BTV.float()
-    chosen_BT = logits_BTV.gather(-1, response_BT[..., None])[..., 0]
-    return chosen_BT - logits_BTV.logsumexp(-1)
 
 
 def save_explainer(folder: Path, state: dict[str, Tensor], explainer: Explainer, tokenizer: object) -> None:

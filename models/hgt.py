@@ -5,14 +5,13 @@ N nodes of a type, E edges of a relation, H heads, D width, B (user, item) pairs
 
 import math
 from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import HGTConv
-from torch_geometric.utils import softmax
 
 from metrics.errors import InputError
+from models.sparse_attention import GroupedEdges, attend, group_edges
 
 Relation = tuple[str, str, str]
 
@@ -36,25 +35,51 @@ class HGTConfig:
 
 
 class ReadableHGTConv(HGTConv):
-    """PyG's HGTConv that keeps its attention, the path score of the candidate concepts, in `attention_EH`."""
+    """PyG's HGTConv on sparse products, with its attention, the path score of the candidate concepts, kept to be read.
+
+    Weights and results are the parent's, which would copy key, query, value and message for each edge.
+    """
 
     attention_EH: Tensor
 
-    def message(
+    def forward(
         self,
-        k_j: Tensor,
-        q_i: Tensor,
-        v_j: Tensor,
-        edge_attr: Tensor,
-        index: Tensor,
-        ptr: Optional[Tensor],  # noqa: UP045 - PyG inspects this signature and cannot read `X | None`
-        size_i: Optional[int],  # noqa: UP045
-    ) -> Tensor:
-        """Messages [E, D]; the computation is the parent's, which returns no attention."""
-        score_EH = (q_i * k_j).sum(dim=-1) * edge_attr / math.sqrt(q_i.size(-1))
-        attention_EH = softmax(score_EH, index, ptr, size_i)
-        self.attention_EH = attention_EH.detach()
-        return (v_j * attention_EH.unsqueeze(-1)).view(-1, self.out_channels)
+        x_dict: dict[str, Tensor],
+        edge_index_dict: dict[Relation, Tensor],
+        grouped: GroupedEdges | None = None,
+    ) -> dict[str, Tensor]:
+        """New states by type; `grouped` spares sorting the same edges for each layer (`group_relations`)."""
+        heads, width = self.heads, self.out_channels // self.heads
+        kqv = {kind: x.view(-1, 3, heads, width) for kind, x in self.kqv_lin(x_dict).items()}
+        key_SHW, value_SHW, _ = self._construct_src_node_feat(
+            {kind: x[:, 0] for kind, x in kqv.items()}, {kind: x[:, 2] for kind, x in kqv.items()}, edge_index_dict
+        )
+        prior = [self.p_rel["__".join(name)].expand(len(x_dict[name[0]]), heads) for name in edge_index_dict]
+        key_SHW = key_SHW * (torch.cat(prior) / math.sqrt(width))[..., None]
+        query_NHW = torch.cat([x[:, 1] for x in kqv.values()])
+        if grouped is None:
+            grouped = group_relations(edge_index_dict, {kind: len(x) for kind, x in x_dict.items()})
+        by_head = (x.transpose(0, 1).contiguous() for x in (query_NHW, key_SHW, value_SHW))
+        out_HNW, weight_HE = attend(*by_head, grouped)
+        self.attention_EH = torch.empty_like(weight_HE.T).index_copy_(0, grouped.order_E, weight_HE.T)
+        out = dict(
+            zip(x_dict, out_HNW.transpose(0, 1).flatten(1).split([len(x) for x in x_dict.values()]), strict=True)
+        )
+        new = self.out_lin({kind: nn.functional.gelu(x.to(x_dict[kind].dtype)) for kind, x in out.items()})
+        gates = {kind: self.skip[kind].sigmoid() for kind in new}
+        return {kind: gates[kind] * x + (1 - gates[kind]) * x_dict[kind] for kind, x in new.items()}
+
+
+def group_relations(edges: dict[Relation, Tensor], counts: dict[str, int]) -> GroupedEdges:
+    """Edges of all relations for `attend`: targets are the nodes of all types, sources those of each relation."""
+    first, targets, sources, source, target = {}, 0, 0, [], []
+    for kind, count in counts.items():
+        first[kind], targets = targets, targets + count
+    for (kind, _, onto), index in edges.items():
+        source.append(index[0] + sources)
+        target.append(index[1] + first[onto])
+        sources += counts[kind]
+    return group_edges(torch.cat(source), torch.cat(target), sources, targets)
 
 
 class RatingModel(nn.Module):
@@ -95,20 +120,35 @@ class RatingModel(nn.Module):
         # Starting from the mean of the train ratings spares the epochs in which only an offset is learned.
         nn.init.constant_(self.mlp[-1].bias, mean_rating)
 
+    def add_nodes(self, node_counts: dict[str, int]) -> None:
+        """Makes room for as many nodes of each type; a new one starts as the mean of those of its type."""
+        for kind, table in self.embeddings.items():
+            weight, more = table.weight.data, node_counts[kind] - table.num_embeddings
+            if more > 0:
+                grown = torch.cat([weight, weight.mean(dim=0, keepdim=True).expand(more, -1)])
+                self.embeddings[kind] = nn.Embedding.from_pretrained(grown, freeze=not table.weight.requires_grad)
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.mlp[-1].bias.device
 
-    def encode(self, edges: dict[Relation, Tensor]) -> dict[str, Tensor]:
-        """Node states [N, D] by type over the given edges [2, E]; keeps the attention for `attention`."""
+    def encode(
+        self, edges: dict[Relation, Tensor], nodes: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Node states [N, D] by type over the given edges [2, E]; keeps the attention for `attention`.
+
+        `nodes` are the ids of the nodes that take part, numbered in their order by `edges`; without it, all do.
+        """
+        if nodes is None:
+            nodes = {
+                kind: torch.arange(table.num_embeddings, device=self.device) for kind, table in self.embeddings.items()
+            }
         # Called, not read: under ZeRO-3 a weight is whole only inside its own module's forward.
-        states = {
-            kind: self.dropout(table(torch.arange(table.num_embeddings, device=self.device)))
-            for kind, table in self.embeddings.items()
-        }
+        states = {kind: self.dropout(table(nodes[kind])) for kind, table in self.embeddings.items()}
+        grouped = group_relations(edges, {kind: len(state) for kind, state in states.items()})
         for layer, norms in zip(self.layers, self.norms, strict=True):
-            messages = layer(states, edges)
+            messages = layer(states, edges, grouped)
             states = {kind: norms[kind](self.dropout(messages[kind])) for kind in states}
         return states
 

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.activations import NewGELUActivation
 
 from metrics.errors import InputError
 
@@ -113,10 +115,10 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
     if (Path(name) / "adapter_config.json").is_file():
         base = PeftConfig.from_pretrained(name).base_model_name_or_path
         return PeftModel.from_pretrained(
-            _load(AutoModelForCausalLM, base, dtype=torch.float32), name, is_trainable=True
+            fuse_activations(_load(AutoModelForCausalLM, base, dtype=torch.float32)), name, is_trainable=True
         )
     # Without dtype the saved one is kept, and a bfloat16 checkpoint would be trained without float32 master weights.
-    model = _load(AutoModelForCausalLM, name, dtype=torch.float32)
+    model = fuse_activations(_load(AutoModelForCausalLM, name, dtype=torch.float32))
     return with_adapters(model, lora) if lora is not None else model
 
 
@@ -133,6 +135,47 @@ def with_adapters(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel |
         target_modules=targets,
     )
     return get_peft_model(model, adapters)
+
+
+def trunk_of(lm: nn.Module) -> nn.Module:
+    """The blocks below the head: their last hidden states are what `head_logits` takes."""
+    return _plain(lm).base_model
+
+
+def head_logits(lm: nn.Module, hidden_nW: Tensor) -> Tensor:
+    """Logits [n, V] of hidden states, with the scaling or capping that some families put behind their head."""
+    logits_nV = _plain(lm).get_output_embeddings()(hidden_nW)
+    config = _plain(lm).config
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits_nV = logits_nV * scale
+    if scale := getattr(config, "logits_scaling", None):  # Granite
+        logits_nV = logits_nV / scale
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+        logits_nV = (logits_nV / cap).tanh() * cap
+    return logits_nV
+
+
+def _plain(lm: nn.Module) -> PreTrainedModel:
+    return lm.get_base_model() if isinstance(lm, PeftModel) else lm
+
+
+def check_context(lm: nn.Module, prompt_tokens: int, new_tokens: int) -> None:
+    """Refuses prompts and responses that together are longer than the model's context."""
+    room = getattr(_plain(lm).config.get_text_config(), "max_position_embeddings", None)
+    if room and prompt_tokens + new_tokens > room:
+        raise InputError(
+            f"prompt.max_prompt_tokens={prompt_tokens} and prompt.max_new_tokens={new_tokens} make more than the "
+            f"{room} positions of the language model; lower one of them"
+        )
+
+
+def fuse_activations(model: nn.Module) -> nn.Module:
+    """Replaces the element-wise GELU of GPT-2 by torch's kernel of the same function: a fifth of a training step."""
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+    return model
 
 
 def _load(kind: type, name: str, **options: object):  # noqa: ANN202 - whatever the Auto class returns

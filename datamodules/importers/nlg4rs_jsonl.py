@@ -13,9 +13,9 @@ from typing import Any
 from datamodules.importers.reading import (
     Row,
     Unusable,
+    parsed,
     polarity_of,
     rating_of,
-    raw_records,
     read_json_lines,
     text_of,
 )
@@ -32,11 +32,12 @@ def read(path: Path, splits: Path | None = None) -> Iterator[RawRecord | BadReco
     The folder holds train.index, validation.index and test.index: record numbers from 0, between blanks. Raises
     InputError where such a file is missing, is no list of numbers, names a record twice or one that does not exist.
     """
-    records = raw_records(read_json_lines(path), _parse)
-    return records if splits is None else _with_splits(records, splits)
+    records = parsed(read_json_lines(path), parse)
+    return records if splits is None else with_splits(records, splits)
 
 
-def _parse(line: int, row: Row) -> RawRecord:
+def parse(line: int, row: Row) -> RawRecord:
+    """One explained rating; raises Unusable."""
     row = {**row, **_template(row)} if "template" in row else row
     mention = (text_of(row, "feature"), text_of(row, "opinion"), polarity_of(row.get("sentiment")))
     return RawRecord(
@@ -57,8 +58,11 @@ def _template(row: Row) -> dict[str, Any]:
     return dict(zip(TEMPLATE, values, strict=True))
 
 
-def _with_splits(records: Iterator[RawRecord | BadRecord], folder: Path) -> Iterator[RawRecord | BadRecord]:
-    """A bad record has a number too: the index files count lines, not what could be read."""
+def with_splits(records: Iterator[RawRecord | BadRecord], folder: Path) -> Iterator[RawRecord | BadRecord]:
+    """The records with the splits of index files.
+
+    A bad record has a number too: the index files count lines, not what could be read.
+    """
     split_of = _read_index(folder)
     count = 0
     for record in records:

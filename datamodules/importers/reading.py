@@ -9,30 +9,36 @@ import csv
 import gzip
 import io
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.records import BadRecord, RawRecord
+from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
 
 Row = dict[str, Any]
 # An opening quote that is never closed swallows the lines after it: stop at this many characters.
 LONGEST_CELL = 1 << 24
+LATEST = 2.0**62  # of unix seconds: must fit a 64-bit column
+
+
+Parsed = TypeVar("Parsed", RawRecord, Facts)
 
 
 class Unusable(Exception):
     """A row that cannot become a record: (reason, detail), as in BadRecord."""
 
 
-def raw_records(
-    rows: Iterator[tuple[int, Row | BadRecord]], parse: Callable[[int, Row], RawRecord]
-) -> Iterator[RawRecord | BadRecord]:
-    """Parse each row; where `parse` raises Unusable, yield a BadRecord in its place."""
+def parsed(
+    rows: Iterator[tuple[int, Row | BadRecord]], parse: Callable[[int, Row], Parsed]
+) -> Iterator[Parsed | BadRecord]:
+    """Each row as a record or as facts; where `parse` raises Unusable, a BadRecord in its place."""
     for line, row in rows:
         if isinstance(row, BadRecord):
             yield row
@@ -43,13 +49,15 @@ def raw_records(
             yield BadRecord(line, *fault.args)
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
-    """(line number, object) of a JSON Lines file, gzipped or not; blank lines hold nothing and are passed over."""
+def read_json_lines(
+    path: Path, parse: Callable[[str], Any] = json.loads
+) -> Iterator[tuple[int, Row | BadRecord]]:
+    """(line number, object) of a JSON Lines file, packed or not; blank lines hold nothing and are passed over."""
     for line, text in enumerate(text_lines(path), start=1):
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            row = parse(text)
         except (ValueError, RecursionError) as error:
             yield line, BadRecord(line, "unreadable line", f"is not JSON ({error})")
             continue
@@ -87,13 +95,11 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, line ends included; gzip is known by its first two bytes, not by the name."""
+    """The lines of a text file, line ends included; gzip and zstd are known by their first bytes, not by the name."""
     count = 0
     try:
         with path.open("rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"
-            plain.seek(0)
-            stream = gzip.GzipFile(fileobj=plain) if packed else plain
+            stream = _unpacked(plain)
             # newline="\n": a carriage return inside a text is no end of a line.
             for text in io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="\n"):
                 yield text
@@ -105,18 +111,33 @@ def text_lines(path: Path) -> Iterator[str]:
         ) from None
 
 
+def _unpacked(plain: BinaryIO) -> Any:
+    """The stream itself or one that unpacks it, from its start."""
+    first = plain.read(4)
+    plain.seek(0)
+    if first[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=plain)
+    if first == b"\x28\xb5\x2f\xfd":
+        return pa.CompressedInputStream(pa.PythonFile(plain, mode="r"), "zstd")
+    return plain
+
+
 def text_of(row: Row, key: str) -> str:
     """A text that must be there; a number becomes its digits. Emptiness is judged by datamodules.records."""
     value = row.get(key)
+    if type(value) is str:
+        return value
     if value is None:
         raise Unusable("missing key", f"has no '{key}'")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unusable("wrong type", f"'{key}' is {value!r:.40} where a text is due")
     return str(value)
 
 
 def rating_of(row: Row, key: str) -> float:
     """A rating as a number; whether it is finite and in range is judged by datamodules.records."""
+    if type(rating := row.get(key)) in (int, float) and abs(rating) < LATEST:
+        return float(rating)
     text = text_of(row, key)
     try:
         return float(text)
@@ -124,8 +145,42 @@ def rating_of(row: Row, key: str) -> float:
         raise Unusable("unreadable rating", f"'{key}' is '{text:.40}' where a number is due") from None
 
 
+def optional_text(row: Row, key: str) -> str | None:
+    """A text, or None where it is absent or empty."""
+    return None if row.get(key) in (None, "") else text_of(row, key)
+
+
+def seconds_of(row: Row, key: str) -> int | None:
+    """Unix seconds, or None where the time is absent."""
+    text = optional_text(row, key)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not abs(seconds) < LATEST:
+        raise Unusable("unreadable time", f"'{key}' is '{text:.40}' where unix seconds are due")
+    return int(seconds)
+
+
+def date_of(row: Row, key: str, *layouts: str) -> int | None:
+    """Unix seconds of a date in one of the layouts (of `strptime`, UTC), or None where it is absent."""
+    text = optional_text(row, key)
+    if text is None:
+        return None
+    for layout in layouts:
+        try:
+            return int(datetime.strptime(text, layout).replace(tzinfo=UTC).timestamp())
+        except (ValueError, OverflowError):
+            continue
+    raise Unusable("unreadable time", f"'{key}' is '{text:.40}' where a date as in {layouts[0]} is due")
+
+
 def polarity_of(value: Any) -> int:
     """-1, 0 or 1, given as a number or its text."""
+    if value in (-1, 0, 1) and type(value) is int:
+        return value
     try:
         polarity = float(value)
     except (TypeError, ValueError, OverflowError):

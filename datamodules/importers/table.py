@@ -5,8 +5,6 @@ Columns split, time (unix seconds), title and concepts are used where they are t
 that of the rating. Texts are lower-cased and tokenised, see `tokenised`.
 """
 
-import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,16 +13,19 @@ from typing import Any
 from datamodules.importers.reading import (
     Row,
     Unusable,
+    optional_text,
+    parsed,
     polarity_of,
     rating_of,
-    raw_records,
     read_csv,
     read_json_lines,
     read_parquet,
     read_tsv,
+    seconds_of,
     text_of,
 )
-from datamodules.records import BadRecord, RawRecord
+from datamodules.importers.tokenising import tokenised
+from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row | BadRecord]]]] = {
@@ -33,14 +34,6 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row | BadRecord]]]] = {
     ".jsonl": read_json_lines,
     ".parquet": read_parquet,
 }
-LATEST = 2.0**62  # of unix seconds: must fit a 64-bit column
-# ASCII and general punctuation, CJK punctuation and full-width forms, dandas, pictographs. Listed rather than "not \w":
-# the vowel signs of Indic scripts are no \w and would be torn off their words.
-_MARK = (
-    r"!-/:-@\[-`{-~¡§«¶·»¿\u0964\u0965\u2010-\u2027\u2030-\u205e\u2600-\u27bf\u3001-\u303f"
-    r"\uff01-\uff0f\uff1a-\uff20\U0001f300-\U0001faff"
-)
-_TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[^\s{_MARK}]+(?:['’-][^\s{_MARK}]+)*|[{_MARK}]")
 
 
 @dataclass(frozen=True)
@@ -55,27 +48,43 @@ class Columns:
     split: str = field(default="split", metadata={"help": "column of train, valid or test, if there is one"})
     time: str = field(default="time", metadata={"help": "column of the time in unix seconds, if there is one"})
     title: str = field(default="title", metadata={"help": "column of the item's title, if there is one"})
-
-
-def tokenised(text: str) -> str:
-    """Lower case, a single blank between words and punctuation marks, as the field's metrics expect.
-
-    Apostrophes and hyphens inside a word and separators inside a number stay: "don't", "wi-fi", "1,299.50".
-    """
-    return " ".join(_TOKEN.findall(text.lower()))
+    item_attributes: str = field(default="", metadata={"help": "columns kept as attributes of the item: a,b,c"})
+    user_attributes: str = field(default="", metadata={"help": "columns kept as attributes of the user: a,b,c"})
 
 
 def read(path: Path, columns: Columns, rating_middle: float) -> Iterator[RawRecord | BadRecord]:
-    """The records of a table, gzipped or not (not Parquet); the layout is known by the name's ending.
+    """The records of a table, plain, gzip or zstd; the layout is known by the name's ending.
 
     `rating_middle` parts the ratings that count as praise from those that count as criticism. Raises InputError for
     another ending and for columns that no row has.
     """
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    rows = _with_columns(_rows(path), path, columns)
+    return parsed(rows, lambda line, row: _parse(line, row, columns, rating_middle))
+
+
+def read_facts(path: Path, columns: Columns, kind: str) -> Iterator[Facts | BadRecord]:
+    """The attributes of users or items (`kind`: user or item) that columns of the table tell; the first row counts."""
+    names = [name.strip() for name in getattr(columns, f"{kind}_attributes").split(",") if name.strip()]
+
+    def facts(line: int, row: Row) -> Facts:
+        absent = [name for name in names if name not in row]
+        if absent:
+            raise InputError(
+                f"{path}:{line}: there is no column '{absent[0]}', only {', '.join(row)}; "
+                f"name others with columns.{kind}_attributes=A,B."
+            )
+        given = {name: row[name] for name in names if isinstance(row[name], str | int | float | bool)}
+        return Facts(text_of(row, getattr(columns, kind)), "", given)
+
+    # What is wrong with a row is told where its record is read.
+    return (entry for entry in parsed(_rows(path), facts) if isinstance(entry, Facts))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
+    ending = path.with_suffix("").suffix if path.suffix in (".gz", ".zst") else path.suffix
     if ending not in READERS:
-        raise InputError(f"raw={path} must end in {', '.join(READERS)} (with .gz or without).")
-    rows = _with_columns(READERS[ending](path), path, columns)
-    return raw_records(rows, lambda line, row: _parse(line, row, columns, rating_middle))
+        raise InputError(f"raw={path} must end in {', '.join(READERS)} (with .gz or .zst, or without).")
+    return READERS[ending](path)
 
 
 def _with_columns(
@@ -85,7 +94,7 @@ def _with_columns(
 
     Optional columns under their own name may be absent; a name that was asked for may not.
     """
-    named = {key: name for key, name in asdict(columns).items() if name != key}
+    named = {k: name for k, name in asdict(columns).items() if name != k and not k.endswith("_attributes")}
     needed = {key: getattr(columns, key) for key in ("user", "item", "rating", "text")} | named
     checked = False
     for line, row in rows:
@@ -111,27 +120,10 @@ def _parse(line: int, row: Row, columns: Columns, rating_middle: float) -> RawRe
         rating=rating,
         explanation=tokenised(text_of(row, columns.text)),
         mentions=_mentions(row[columns.concepts], by_rating) if columns.concepts in row else None,
-        split=_optional(row, columns.split),
-        time=_time(row, columns.time),
-        item_title=_optional(row, columns.title) or "",
+        split=optional_text(row, columns.split),
+        time=seconds_of(row, columns.time),
+        item_title=optional_text(row, columns.title) or "",
     )
-
-
-def _optional(row: Row, key: str) -> str | None:
-    return None if row.get(key) in (None, "") else text_of(row, key)
-
-
-def _time(row: Row, key: str) -> int | None:
-    text = _optional(row, key)
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not abs(seconds) < LATEST:
-        raise Unusable("unreadable time", f"'{key}' is '{text:.40}' where unix seconds are due")
-    return int(seconds)
 
 
 def _mentions(cell: Any, polarity: int) -> list[tuple[str, str, int]]:
@@ -151,5 +143,5 @@ def _mention(entry: Any, polarity: int) -> tuple[str, str, int]:
     if not isinstance(entry, dict):
         raise Unusable("wrong type", f"a concept is {entry!r:.40} where a text or an object is due")
     own = entry.get("polarity")
-    opinion = _optional(entry, "opinion") or ""
+    opinion = optional_text(entry, "opinion") or ""
     return tokenised(text_of(entry, "concept")), opinion.lower(), polarity if own is None else polarity_of(own)

@@ -1,4 +1,4 @@
-"""Rewards by token, generalised advantage estimation, whitening (methods A.5.7). Plain functions.
+"""Rewards by token, generalised advantage estimation, whitening, group baselines (methods A.5.7). Plain functions.
 
 B sequences, T response tokens. `mask_BT` is 1 on response tokens, end token included, and 0 on padding at the right.
 """
@@ -46,3 +46,20 @@ def whiten(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     centred_BT = (values_BT - mean) * mask_BT
     variance = centred_BT.square().sum() / count
     return centred_BT * torch.rsqrt(variance + 1e-8)
+
+
+def group_relative(reward_B: Tensor, group: int) -> Tensor:
+    """GRPO (Shao et al. 2024): (R - mean) / std within each run of `group` samples of one prompt.
+
+    The standard deviation is that of a sample (n - 1); a group of equal rewards gets zeros.
+    """
+    reward_PG = reward_B.view(-1, group)
+    centred_PG = reward_PG - reward_PG.mean(1, keepdim=True)
+    return (centred_PG / (reward_PG.std(1, keepdim=True) + 1e-4)).flatten()
+
+
+def leave_one_out(reward_B: Tensor, group: int) -> Tensor:
+    """RLOO (Ahmadian et al. 2024): R less the mean reward of the other `group` - 1 samples of its prompt."""
+    reward_PG = reward_B.view(-1, group)
+    others_PG = (reward_PG.sum(1, keepdim=True) - reward_PG) / (group - 1)
+    return (reward_PG - others_PG).flatten()

@@ -26,6 +26,15 @@ class Adversary:
         self.smoothing, self.seed = smoothing, seed
         self.optimizer = torch.optim.AdamW(discriminator.parameters(), lr=lr, weight_decay=0.0)
 
+    def state(self) -> dict:
+        """For a checkpoint: weights and optimizer, which are the same on every rank."""
+        return {"weights": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict) -> None:
+        """The inverse of `state`; the discriminator must be on its device already."""
+        self.discriminator.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
     def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Learns from this rank's share of the rollout; returns loss and token accuracy over all ranks."""
         rank, ranks = world()

@@ -1,4 +1,4 @@
-"""The settings of the PPO stage (methods A.5.7)."""
+"""The settings of the reinforcement learning stage (methods A.5.7)."""
 
 from dataclasses import dataclass, field
 
@@ -20,10 +20,14 @@ class GuardConfig:
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """The PPO stage."""
+    """The reinforcement learning stage."""
 
+    algorithm: str = field(
+        default="ppo", metadata={"help": "ppo (value head), grpo or rloo (compare the samples of a prompt)"}
+    )
+    samples_per_prompt: int = field(default=1, metadata={"help": "responses sampled for each prompt of a rollout"})
     iterations: int = field(default=60, metadata={"help": "rollouts, each followed by its updates"})
-    rollout_batch_size: int = field(default=128, metadata={"help": "prompts a rollout, over all ranks"})
+    rollout_batch_size: int = field(default=128, metadata={"help": "samples a rollout, over all ranks"})
     epochs: int = field(default=4, metadata={"help": "passes over each rollout"})
     mini_batch_size: int = field(default=64, metadata={"help": "samples an optimizer step, over all ranks"})
     accumulate: int = field(default=1, metadata={"help": "micro-batches an optimizer step is cut into"})
@@ -73,6 +77,23 @@ class PPOConfig:
             raise InputError(f"ppo.hqar_credit={self.hqar_credit}: use sequence or token")
         if self.lambda_ccr == 0 and self.lambda_hqar == 0:
             raise InputError("ppo.lambda_ccr=0 and ppo.lambda_hqar=0 leave no reward; set one of them above 0")
-        for name in ("iterations", "epochs", "eval_every", "eval_prompts", "kl_horizon"):
+        for name in ("iterations", "samples_per_prompt", "epochs", "eval_every", "eval_prompts", "kl_horizon"):
             if getattr(self, name) < 1:
                 raise InputError(f"ppo.{name}={getattr(self, name)}: must be at least 1")
+        if self.algorithm not in ("ppo", "grpo", "rloo"):
+            raise InputError(f"ppo.algorithm={self.algorithm}: use ppo, grpo or rloo")
+        if self.algorithm != "ppo" and self.samples_per_prompt < 2:
+            raise InputError(
+                f"ppo.algorithm={self.algorithm} compares the samples of a prompt; "
+                "set ppo.samples_per_prompt to 2 or more"
+            )
+        if self.algorithm != "ppo" and self.hqar_credit == "token":
+            raise InputError(
+                f"ppo.hqar_credit=token needs ppo.algorithm=ppo; {self.algorithm} pays whole sequences, "
+                "use ppo.hqar_credit=sequence"
+            )
+        if self.rollout_batch_size % self.samples_per_prompt:
+            raise InputError(
+                f"ppo.samples_per_prompt={self.samples_per_prompt} does not divide "
+                f"ppo.rollout_batch_size={self.rollout_batch_size}; choose a divisor"
+            )

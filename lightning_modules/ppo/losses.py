@@ -1,6 +1,6 @@
 """The clipped losses of PPO (Schulman et al. 2017; methods A.5.7) and their health figures. Plain functions.
 
-B sequences, T response tokens, V vocabulary. Sums over unmasked tokens are divided by `tokens`, the number of tokens in
+B sequences, T response tokens. Sums over unmasked tokens are divided by `tokens`, the number of tokens in
 the whole optimizer step over ranks and micro-batches, so that the loss does not depend on how it is split.
 """
 
@@ -37,11 +37,15 @@ def value_loss(
     return (worst_BT * mask_BT).sum() / tokens
 
 
-def entropy(logits_BTV: Tensor, mask_BT: Tensor, tokens: Tensor) -> Tensor:
-    """Mean entropy of the policy's distributions, in nats."""
-    logits_BTV = logits_BTV.float()
-    entropy_BT = logits_BTV.logsumexp(-1) - (logits_BTV.softmax(-1) * logits_BTV).sum(-1)
-    return (entropy_BT * mask_BT).sum() / tokens
+def reference_kl(log_prob_BT: Tensor, ref_log_prob_BT: Tensor, mask_BT: Tensor, tokens: Tensor) -> Tensor:
+    """GRPO's KL to the reference (Schulman's k3): mean of rho - 1 - log rho with rho = pi_ref / pi, never negative."""
+    log_ratio_BT = (ref_log_prob_BT - log_prob_BT) * mask_BT
+    return ((log_ratio_BT.exp() - 1 - log_ratio_BT) * mask_BT).sum() / tokens
+
+
+def token_mean(value_BT: Tensor, mask_BT: Tensor, tokens: Tensor) -> Tensor:
+    """This part's share of the mean over the unmasked tokens of the optimizer step."""
+    return (value_BT * mask_BT).sum() / tokens
 
 
 class AdaptiveKL:

@@ -1,6 +1,6 @@
-"""PPO on the explanation rewards (methods A.5.7): rollout, score, advantages, update.
+"""PPO, GRPO or RLOO on the explanation rewards (methods A.5.7): rollout, score, advantages, update.
 
-B samples over all ranks, M samples of one micro-batch, P prompt tokens, T response tokens, V vocabulary. One Lightning
+B samples over all ranks, M samples of one micro-batch, T response tokens, n of them not masked. One Lightning
 epoch is one iteration: a rollout and its updates. Dropout is off throughout; else the first ratio would not be 1.
 """
 
@@ -12,7 +12,6 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -25,11 +24,13 @@ from lightning_modules.fitting import adamw, trainable, warm_then_linear
 from lightning_modules.ppo import advantages, losses
 from lightning_modules.ppo.adversary import Adversary
 from lightning_modules.ppo.config import PPOConfig
+from lightning_modules.ppo.reference import freeze_reference, reference_adapter
 from lightning_modules.ppo.rewards import RunningMoments, Scorer
 from lightning_modules.ppo.rollout import MiniBatch, Rollout, RolloutStream, mini_batches
 from metrics.diversity import distinct_corpus
-from models.explainer import Explainer, response_log_probs, save_explainer
-from models.generation import generate, uniforms
+from metrics.errors import InputError
+from models.explainer import Explainer, Reading, save_explainer
+from models.generation import Generated, generate, uniforms
 
 GENERATION_BATCH = 64  # prompts a rank generates for at a time: bounds the key-value cache
 
@@ -61,10 +62,12 @@ class PPOModule(pl.LightningModule):
         object.__setattr__(self, "held_out_scorer", copy.deepcopy(scorer))
         object.__setattr__(self, "adversary", adversary)
         self.policy = policy
-        self.value = nn.Linear(policy.lm.get_input_embeddings().weight.shape[1], 1)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
-        self.reference = _freeze_reference(policy)
+        self.value: nn.Linear | None = None  # the samples of a prompt are each other's baseline
+        if config.algorithm == "ppo":
+            self.value = nn.Linear(policy.lm.get_input_embeddings().weight.shape[1], 1)
+            nn.init.zeros_(self.value.weight)
+            nn.init.zeros_(self.value.bias)
+        self.reference = freeze_reference(policy)
         self.kl = losses.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
         self.moments = {"ccr": RunningMoments(), "hqar": RunningMoments()}
         self._figures_of_rollout: dict[str, float] = {}  # logged with the first update: a loader may not log
@@ -76,6 +79,24 @@ class PPOModule(pl.LightningModule):
             if part is not None:
                 part.eval()
         return self
+
+    # ---- checkpoints, which are made between iterations
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Adds what the engine does not know: KL controller, reward statistics, the discriminator and its optimizer."""
+        moments = {name: moments.state() for name, moments in self.moments.items()}
+        adversary = self.adversary.state() if self.adversary is not None else None
+        checkpoint["ppo"] = {"kl_coef": self.kl.coefficient, "moments": moments, "adversary": adversary}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Restores it; every part must be there."""
+        state = checkpoint["ppo"]
+        self.kl.coefficient = state["kl_coef"]
+        for name, moments in self.moments.items():
+            moments.load(state["moments"][name])
+        if self.adversary is not None:
+            self.scorer.to(self.device)
+            self.adversary.load(state["adversary"])
 
     # ---- rollout
 
@@ -95,14 +116,14 @@ class PPOModule(pl.LightningModule):
 
     @torch.no_grad()
     def rollout(self, iteration: int) -> Rollout:
-        """Samples a response to each prompt of an iteration and gathers those of all ranks; collective."""
-        records, weight = self.prompts.records(iteration, *world())
+        """Samples responses to the prompts of an iteration and gathers those of all ranks; collective."""
+        records, samples, weight = self.prompts.records(iteration, *world())
+        uniform_BT = uniforms(self.seed, iteration + 1, records, self.max_new_tokens, samples)
         parts = []
         with unsharded(self.trainer.strategy.model, self):
             for start in range(0, len(records), GENERATION_BATCH):
-                batch = self._to_device(self.prompts.batch(records[start : start + GENERATION_BATCH]))
-                uniform_BT = uniforms(self.seed, iteration + 1, batch.record_B.tolist(), self.max_new_tokens)
-                parts.append(self._respond(batch, uniform_BT))
+                part = slice(start, start + GENERATION_BATCH)
+                parts.append(self._respond(records[part], uniform_BT[part]))
         kept = torch.from_numpy(weight) > 0
         columns = [torch.cat(column).cpu()[kept] for column in zip(*parts, strict=True)]
         return Rollout(*[self._gather(column) for column in columns])
@@ -110,26 +131,40 @@ class PPOModule(pl.LightningModule):
     def _gather(self, rows: Tensor) -> Tensor:
         return gather_rows(rows.to(self.device)).cpu()
 
-    def _respond(self, batch: PromptBatch, uniform_BT: Tensor) -> tuple[Tensor, ...]:
-        """The columns of a `Rollout` for one batch of prompts."""
-        batch.response_BT, batch.response_mask_BT = self._generate(batch, uniform_BT)
-        logits_BTV, value_BT = self(batch)
-        log_prob_BT = response_log_probs(logits_BTV, batch.response_BT) * batch.response_mask_BT
-        ref_log_prob_BT = self._reference_log_probs(batch) * batch.response_mask_BT
-        ended_B = ((batch.response_BT == self.tokenizer.eos_token_id) & (batch.response_mask_BT > 0)).any(1).float()
-        columns = (batch.record_B, batch.response_BT, batch.response_mask_BT, log_prob_BT, ref_log_prob_BT)
-        return *columns, value_BT * batch.response_mask_BT, ended_B
+    def _respond(self, records: list[int], uniform_BT: Tensor) -> tuple[Tensor, ...]:
+        """The columns of a `Rollout` for samples of records; a prompt is read once for all its samples."""
+        place = {record: i for i, record in enumerate(dict.fromkeys(records))}
+        prompt_B = torch.tensor([place[record] for record in records], device=self.device)
+        batch = self._to_device(self.prompts.batch(list(place)))
+        made = self._generate(batch, uniform_BT, prompt_B)
+        batch = batch.rows(prompt_B)
+        batch.response_BT, batch.response_mask_BT, batch.parts = made.response_BT, made.mask_BT, len(records) // 16 + 1
+        log_prob_BT, value_BT = made.log_prob_BT, torch.zeros_like(made.log_prob_BT)
+        if made.hidden_BTW.dtype != torch.float32:  # the update's kernels round otherwise than those of generation
+            reading, value_BT = self(batch)
+            log_prob_BT = reading.log_prob_BT
+        elif self.value is not None:
+            value_BT = self.value(made.hidden_BTW).squeeze(-1)
+        ended_B = ((made.response_BT == self.tokenizer.eos_token_id) & (made.mask_BT > 0)).any(1).float()
+        columns = (batch.record_B, made.response_BT, made.mask_BT, log_prob_BT, self._reference_log_probs(batch))
+        return *columns, value_BT * made.mask_BT, ended_B
 
-    def _generate(self, batch: PromptBatch, uniform_BT: Tensor | None) -> tuple[Tensor, Tensor]:
-        end, fill = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        prompt_BPW = _embed(self.policy, batch)
-        return generate(self.policy.lm, prompt_BPW, batch.prompt_mask_BP, end, fill, self.max_new_tokens, uniform_BT)
+    def _generate(self, batch: PromptBatch, uniform_BT: Tensor | None, prompt_B: Tensor | None = None) -> Generated:
+        return generate(
+            self.policy.lm,
+            _embed(self.policy, batch),
+            batch.prompt_mask_BP,
+            self.tokenizer.eos_token_id,
+            self.tokenizer.pad_token_id,
+            self.max_new_tokens,
+            uniform_BT,
+            prompt_B,
+        )
 
     def _reference_log_probs(self, batch: PromptBatch) -> Tensor:
         model = self.policy if self.reference is None else self.reference
-        with _reference_adapter(self.policy.lm) if self.reference is None else contextlib.nullcontext():
-            output = model(_embed(model, batch), batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT)
-        return response_log_probs(output.logits[:, :-1], batch.response_BT)
+        with reference_adapter(self.policy.lm) if self.reference is None else contextlib.nullcontext():
+            return _read(model, batch).log_prob_BT
 
     def _to_device(self, batch: PromptBatch) -> PromptBatch:
         moved = {name: value.to(self.device) for name, value in vars(batch).items() if isinstance(value, Tensor)}
@@ -138,37 +173,61 @@ class PPOModule(pl.LightningModule):
     # ---- score
 
     def score(self, rollout: Rollout) -> Rollout:
-        """Adds the raw rewards, each rank scoring its share."""
+        """Adds the raw rewards, each rank scoring its share; what is wrong with them is said on every rank."""
         rank, ranks = world()
         share = torch.arange(len(rollout)).tensor_split(ranks)[rank]
         response_MT, mask_MT = rollout.response_BT[share].to(self.device), rollout.mask_BT[share].to(self.device)
-        names = self.prompts.candidate_names(rollout.record_B[share].tolist())
+        names = self.prompts.candidate_names(rollout.record_B.tolist())
+        if lacking := [r for r, found in zip(rollout.record_B.tolist(), names, strict=True) if not found]:
+            raise InputError(
+                f"records {_shown(lacking)} have no candidate concepts to reward; train the rating stage again with "
+                "graph.candidates of at least 1"
+            )
         self.scorer.to(self.device)
-        scores = self.scorer.score(response_MT, mask_MT, names)
+        scores = self.scorer.score(response_MT, mask_MT, [names[i] for i in share.tolist()])
         rollout.rewards = {
             "ccr": self._gather(scores.ccr_B.float()),
             "hqar": self._gather(scores.hqar_B.float()),
             "hqar_token": self._gather(scores.hqar_BT.float()),
         }
+        for name in ("ccr", "hqar"):
+            bad_B = ~torch.isfinite(rollout.rewards[name])
+            if bad_B.any():
+                bad = _shown(rollout.record_B[bad_B].tolist())
+                raise InputError(
+                    f"the {name} reward of records {bad} is not finite; nothing was updated. Train the {name} stage "
+                    f"again with a lower {name}.fit.lr, or use hardware.precision=fp32"
+                )
         return rollout
 
     # ---- advantages
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """(whitened advantages [B, T], returns [B, T], health figures) over the rollouts of all ranks."""
-        mask_BT = rollout.mask_BT.float()
+        """(advantages [B, T], returns [B, T], health figures) over the rollouts of all ranks."""
         for name, moments in self.moments.items():
             moments.update(rollout.rewards[name])
         score_BT = self._score_by_token(rollout)
-        beta = self.kl.coefficient
-        rewards_BT = advantages.token_rewards(rollout.log_prob_BT, rollout.ref_log_prob_BT, mask_BT, score_BT, beta)
-        advantage_BT, return_BT = advantages.gae(
-            rewards_BT, rollout.value_BT, mask_BT, self.config.gamma, self.config.gae_lambda
-        )
+        rollout.kl_coef = self.kl.coefficient
+        advantage_BT, return_BT = self._estimate(rollout, score_BT)
         kl = float((rollout.log_prob_BT - rollout.ref_log_prob_BT).sum(1).mean())
-        figures = self._figures(rollout, score_BT, return_BT) | {"kl": kl, "kl_coef": beta}
+        figures = self._figures(rollout, score_BT, return_BT) | {"kl": kl, "kl_coef": rollout.kl_coef}
         self.kl.update(kl, len(rollout))
-        return advantages.whiten(advantage_BT, mask_BT), return_BT, figures
+        return advantage_BT, return_BT, figures
+
+    def _estimate(self, rollout: Rollout, score_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """(advantages, returns) by the algorithm. GRPO has its KL in the loss, the others theirs in the reward."""
+        config, mask_BT = self.config, rollout.mask_BT.float()
+        if config.algorithm == "grpo":
+            advantage_B = advantages.group_relative(score_BT.sum(1), config.samples_per_prompt)
+            return advantage_B[:, None] * mask_BT, torch.zeros_like(mask_BT)
+        rewards_BT = advantages.token_rewards(
+            rollout.log_prob_BT, rollout.ref_log_prob_BT, mask_BT, score_BT, rollout.kl_coef
+        )
+        if config.algorithm == "rloo":
+            advantage_B = advantages.leave_one_out(rewards_BT.sum(1), config.samples_per_prompt)
+            return advantage_B[:, None] * mask_BT, torch.zeros_like(mask_BT)
+        advantage_BT, return_BT = advantages.gae(rewards_BT, rollout.value_BT, mask_BT, config.gamma, config.gae_lambda)
+        return advantages.whiten(advantage_BT, mask_BT), return_BT
 
     def _score_by_token(self, rollout: Rollout) -> Tensor:
         """lambda_CCR R~_CCR + lambda_HQAR R~_HQAR at the tokens they are paid at; R~ is standardised."""
@@ -189,8 +248,12 @@ class PPOModule(pl.LightningModule):
     def _figures(self, rollout: Rollout, score_BT: Tensor, return_BT: Tensor) -> dict[str, float]:
         texts = self.tokenizer.batch_decode(rollout.response_BT, skip_special_tokens=True)
         mask = rollout.mask_BT > 0
-        unexplained = (return_BT - rollout.value_BT)[mask].var(unbiased=False)
-        return {
+        explained = {}
+        if self.value is not None:
+            unexplained = (return_BT - rollout.value_BT)[mask].var(unbiased=False)
+            whole = return_BT[mask].var(unbiased=False).clamp(min=1e-8)
+            explained = {"explained_variance": float(1 - unexplained / whole)}
+        return explained | {
             "reward/ccr": float(rollout.rewards["ccr"].mean()),
             "reward/hqar": float(rollout.rewards["hqar"].mean()),
             "reward/total": float(score_BT.sum(1).mean()),
@@ -198,36 +261,41 @@ class PPOModule(pl.LightningModule):
             "length": float(rollout.mask_BT.sum(1).float().mean()),
             "distinct_1": distinct_corpus(texts, 1),
             "distinct_2": distinct_corpus(texts, 2),
-            "explained_variance": float(1 - unexplained / return_BT[mask].var(unbiased=False).clamp(min=1e-8)),
         }
 
     # ---- update
 
-    def forward(self, batch: PromptBatch) -> tuple[Tensor, Tensor]:
-        """(logits [M, T, V] that predict the response, values [M, T] before each response token)."""
-        output = self.policy(
-            _embed(self.policy, batch), batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT
-        )
-        hidden_MTW = output.hidden_states[-1][:, -batch.response_BT.shape[1] - 1 : -1]
-        return output.logits[:, :-1], self.value(hidden_MTW.to(self.value.weight.dtype)).squeeze(-1).float()
+    def forward(self, batch: PromptBatch) -> tuple[Reading, Tensor]:
+        """(what the policy makes of the response, values [M, T] before each response token, or zeros)."""
+        reading = _read(self.policy, batch, entropy_gradient=self.config.entropy_coef > 0)
+        if self.value is None:
+            return reading, torch.zeros_like(reading.log_prob_BT)
+        value_n = self.value(reading.hidden_nW.to(self.value.weight.dtype)).squeeze(-1)
+        return reading, reading.spread(value_n)
 
     def training_step(self, batch: MiniBatch, index: int) -> Tensor:
-        """The PPO loss of this rank's part of an optimizer step."""
+        """The loss of this rank's part of an optimizer step."""
         config, mask_MT, tokens = self.config, batch.prompts.response_mask_BT, batch.tokens
-        logits_MTV, value_MT = self(batch.prompts)
-        log_prob_MT = response_log_probs(logits_MTV, batch.prompts.response_BT)
+        reading, value_MT = self(batch.prompts)
+        log_prob_MT = reading.log_prob_BT
         policy, figures = losses.policy_loss(
             log_prob_MT, batch.old_log_prob_MT, batch.advantage_MT, mask_MT, config.ratio_clip, tokens
         )
-        value = losses.value_loss(value_MT, batch.old_value_MT, batch.return_MT, mask_MT, config.value_clip, tokens)
-        entropy = losses.entropy(logits_MTV, mask_MT, tokens)
-        loss = policy + config.value_coef * value - config.entropy_coef * entropy
+        entropy = losses.token_mean(reading.entropy_BT, mask_MT, tokens)
+        loss = policy - config.entropy_coef * entropy
+        figures |= {"policy_loss": policy, "entropy": entropy}
+        if self.value is not None:
+            value = losses.value_loss(value_MT, batch.old_value_MT, batch.return_MT, mask_MT, config.value_clip, tokens)
+            loss, figures["value_loss"] = loss + config.value_coef * value, value
+        if config.algorithm == "grpo":
+            kl = losses.reference_kl(log_prob_MT, batch.ref_log_prob_MT, mask_MT, tokens)
+            loss, figures["kl_loss"] = loss + batch.kl_coef * kl, kl
         if config.sft_coef > 0:
             loss = loss + config.sft_coef * self._explanation_loss(batch, tokens)
         if batch.first:
             self.log_dict(self._figures_of_rollout, on_step=False, on_epoch=True)
         scale = batch.prompts.scale  # figures are parts of sums over ranks and micro-batches
-        self._log_update(figures | {"policy_loss": policy, "value_loss": value, "entropy": entropy}, scale, batch.first)
+        self._log_update(figures, scale, batch.first)
         return loss * scale
 
     def _log_update(self, figures: dict[str, Tensor], scale: float, first: bool) -> None:
@@ -240,9 +308,8 @@ class PPOModule(pl.LightningModule):
     def _explanation_loss(self, batch: MiniBatch, tokens: Tensor) -> Tensor:
         """Cross-entropy of the train explanations of the same prompts, per token of the optimizer step."""
         written = self._to_device(self.prompts.with_explanations(batch.record_B.cpu()))
-        logits_MTV, _ = self(written)
-        log_prob_MT = response_log_probs(logits_MTV, written.response_BT)
-        return -(log_prob_MT * written.response_mask_BT).sum() / tokens
+        written.parts = batch.prompts.parts
+        return -losses.token_mean(_read(self.policy, written).log_prob_BT, written.response_mask_BT, tokens)
 
     def train_dataloader(self) -> DataLoader:
         """One pass is one rollout with its updates."""
@@ -250,13 +317,12 @@ class PPOModule(pl.LightningModule):
         return DataLoader(RolloutStream(steps * self.config.epochs, self.sample), batch_size=None)
 
     def configure_optimizers(self) -> dict:
-        """One AdamW without decay: policy and value head as two groups."""
-        groups = [
-            {"params": trainable(self.policy), "lr": self.config.lr},
-            {"params": list(self.value.parameters()), "lr": self.config.value_lr},
-        ]
+        """One AdamW without decay: the policy, and the value head if there is one, as groups."""
+        groups = [{"params": trainable(self.policy), "lr": self.config.lr}]
+        if self.value is not None:
+            groups.append({"params": list(self.value.parameters()), "lr": self.config.value_lr})
         schedule = warm_then_linear(int(self.trainer.estimated_stepping_batches), self.config.warmup)
-        return adamw(groups, [schedule, schedule], weight_decay=0.0)
+        return adamw(groups, [schedule] * len(groups), weight_decay=0.0)
 
     # ---- held-out prompts and export
 
@@ -272,10 +338,10 @@ class PPOModule(pl.LightningModule):
             for step in range(plan.micro_steps):
                 draw = plan.draw(0, step, rank)
                 batch = self._to_device(self.prompts.batch(records[draw.rows_B].tolist()))
-                response_BT, mask_BT = self._generate(batch, None)
+                made = self._generate(batch, None)
                 names = self.prompts.candidate_names(batch.record_B.tolist())
-                scores = self.held_out_scorer.score(response_BT, mask_BT, names)
-                parts = (batch.record_B, response_BT, scores.ccr_B.float(), scores.hqar_B.float())
+                scores = self.held_out_scorer.score(made.response_BT, made.mask_BT, names)
+                parts = (batch.record_B, made.response_BT, scores.ccr_B.float(), scores.hqar_B.float())
                 kept = torch.from_numpy(draw.weight_B).to(self.device) > 0
                 columns.append(tuple(part[kept] for part in parts))
         record_B, response_BT, ccr_B, hqar_B = (self._gather(torch.cat(c)) for c in zip(*columns, strict=True))
@@ -294,38 +360,15 @@ def _embed(model: Explainer, batch: PromptBatch) -> Tensor:
     return model.embed_prompt(batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B)
 
 
+def _shown(records: list[int]) -> str:
+    unique = list(dict.fromkeys(records))
+    return ", ".join(map(str, unique[:10])) + (" ..." if len(unique) > 10 else "")
+
+
+def _read(model: Explainer, batch: PromptBatch, entropy_gradient: bool = False) -> Reading:
+    masks = (batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT)
+    return model(_embed(model, batch), *masks, batch.parts, entropy_gradient)
+
+
 def _tuned(name: str) -> bool:
     return "lora_" in name and ".reference." not in name
-
-
-def _freeze_reference(policy: Explainer) -> Explainer | None:
-    """Freezes soft vectors, and keeps the policy as it is now as reference.
-
-    With adapters that is a frozen second adapter on the same weights (None is returned), else a frozen copy.
-    """
-    for name, parameter in policy.named_parameters():
-        if not name.startswith("lm."):
-            parameter.requires_grad_(False)
-    if not isinstance(policy.lm, PeftModel):
-        return copy.deepcopy(policy).requires_grad_(False)
-    policy.lm.add_adapter("reference", policy.lm.peft_config["default"])
-    state = policy.lm.state_dict()
-    for name, parameter in policy.lm.named_parameters():
-        if ".reference." in name:
-            parameter.data.copy_(state[name.replace(".reference.", ".default.")])
-            parameter.requires_grad_(False)
-    policy.lm.set_adapter("default")
-    return None
-
-
-@contextlib.contextmanager
-def _reference_adapter(lm: nn.Module) -> Iterator[None]:
-    """Reads the reference adapter inside. PEFT's own switch would also change what requires gradients."""
-    layers = [module for module in lm.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in layers:
-        layer._active_adapter = ["reference"]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._active_adapter = ["default"]

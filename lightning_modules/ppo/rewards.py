@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.contrastive import concept_text, encode_texts
+from metrics.errors import InputError
 from models.discriminator import Discriminator, sequence_reward, token_reward
 from models.text_encoder import TextEncoder
 
@@ -35,6 +36,12 @@ class Scorer:
         clip: float,
         reduce: str,
     ) -> None:
+        entries = discriminator.vocabulary
+        if entries < len(policy_tokenizer):
+            raise InputError(
+                f"the hqar stage's discriminator knows {entries} tokens and the policy's tokenizer has "
+                f"{len(policy_tokenizer)}: it was trained for another model; train stage=hqar on this explanation stage"
+            )
         self.encoder, self.encoder_tokenizer = encoder.eval(), encoder_tokenizer
         self.discriminator, self.policy_tokenizer = discriminator.eval(), policy_tokenizer
         self.clip, self.reduce = clip, reduce
@@ -84,6 +91,14 @@ class RunningMoments:
         self._squares += squares + gap * gap * self.count * count / total
         self.mean += gap * count / total
         self.count = total
+
+    def state(self) -> dict[str, float]:
+        """For a checkpoint."""
+        return {"count": self.count, "mean": self.mean, "squares": self._squares}
+
+    def load(self, state: dict[str, float]) -> None:
+        """The inverse of `state`."""
+        self.count, self.mean, self._squares = state["count"], state["mean"], state["squares"]
 
     @property
     def std(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from datamodules.batches import BatchPlan
-from datamodules.prompts import PromptBatch
+from datamodules.prompts import ROWS_A_PART, PromptBatch
 
 
 @dataclass
@@ -24,8 +24,9 @@ class Rollout:
     mask_BT: Tensor
     log_prob_BT: Tensor
     ref_log_prob_BT: Tensor
-    value_BT: Tensor
+    value_BT: Tensor  # zeros where there is no value head
     ended_B: Tensor  # 1 where the end token was reached
+    kl_coef: float = 0.0  # weight of the KL to the reference in this iteration
     rewards: dict[str, Tensor] = field(default_factory=dict)  # raw, by name: ccr [B], hqar [B], hqar_token [B, T]
 
     def __len__(self) -> int:
@@ -38,10 +39,12 @@ class MiniBatch:
 
     prompts: PromptBatch  # with the sampled responses
     old_log_prob_MT: Tensor
+    ref_log_prob_MT: Tensor
     old_value_MT: Tensor
     advantage_MT: Tensor
     return_MT: Tensor
     tokens: Tensor  # response tokens in the whole optimizer step
+    kl_coef: float
     first: bool  # the first update after a rollout, where the policy is still the one that sampled
 
     @property
@@ -70,13 +73,16 @@ def mini_batches(
             weight_M1 = torch.from_numpy(draw.weight_B)[:, None].long()
             batch = prompts(rollout.record_B[rows_M], rollout.response_BT[rows_M], rollout.mask_BT[rows_M] * weight_M1)
             batch.scale = float(plan.world * plan.accumulate)
+            batch.parts = max(1, draw.least // ROWS_A_PART)
             yield MiniBatch(
                 batch,
                 rollout.log_prob_BT[rows_M],
+                rollout.ref_log_prob_BT[rows_M],
                 rollout.value_BT[rows_M],
                 advantage_BT[rows_M],
                 return_BT[rows_M],
                 rollout.mask_BT[torch.from_numpy(draw.step_rows)].sum(),
+                rollout.kl_coef,
                 first=epoch == 0 and step < plan.accumulate,
             )
 
@@ -84,8 +90,8 @@ def mini_batches(
 class RolloutStream(IterableDataset):
     """Each pass samples one rollout from the current policy and yields its mini-batches.
 
-    It has a length: without one Lightning fetches a batch ahead, which at the end of a pass would be a rollout of a
-    policy that is about to be updated.
+    It has a length, from which Lightning knows the steps of a pass: without one the schedule of the learning rate would
+    span none.
     """
 
     def __init__(self, length: int, sample: Callable[[], Iterator[MiniBatch]]) -> None:

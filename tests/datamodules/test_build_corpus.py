@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from datamodules.build import BuildOptions, RawRecord, build_corpus, random_splits
-from datamodules.records import BadRecord, normalise
+from datamodules.build import BuildOptions, RawRecord, build_corpus
+from datamodules.records import BadRecord, LeftOut, accepted, normalise
+from datamodules.splits import leave_last_out, random_splits
 from metrics.errors import InputError
 
 SKIP = BuildOptions(on_bad_record="skip")
@@ -20,6 +21,10 @@ def record(line, user="u", item="i", rating=4.0, text="fine sound .", mentions=N
 def good(number):
     """A grid of records without a fault; lines from 1."""
     return [record(n + 1, f"u{n % 5}", f"i{n // 5}") for n in range(number)]
+
+
+def columns(records):
+    return accepted(records, 1, 5, LeftOut("raw.jsonl", "error"))
 
 
 FAULTS = {
@@ -109,6 +114,63 @@ def test_minimum_counts_leave_records_out_by_reason(tmp_path):
     assert "scarce" not in corpus.items
 
 
+def test_minimum_counts_hold_of_all_that_stay(tmp_path):
+    """A k-core: u9 falls with i9, which only u8 and u9 rated, and then u8 has too few as well."""
+    records = [*good(15), record(40, "u8", "i9"), record(41, "u9", "i9"), record(42, "u8", "i0")]
+    corpus = build_corpus(records, tmp_path / "c", BuildOptions(min_user=2, min_item=2), SOURCE)
+    assert sorted(corpus.users) == ["u0", "u1", "u2", "u3", "u4"]
+    assert sum(entry["count"] for entry in corpus.manifest["skipped"].values()) == 3
+
+
+def test_records_outside_a_span_of_days_are_left_out_and_counted(tmp_path):
+    day = 86_400
+    records = [record(n + 1, f"u{n}", time=n * day + day // 2) for n in range(6)]
+    corpus = build_corpus(records, tmp_path / "c", BuildOptions(since="1970-01-03", until="1970-01-04"), SOURCE)
+    assert sorted(corpus.users) == ["u2", "u3"]
+    assert corpus.manifest["skipped"] == {
+        "after until": {"count": 2, "lines": [5, 6]},
+        "before since": {"count": 2, "lines": [1, 2]},
+    }
+
+
+def test_a_span_of_days_needs_times(tmp_path):
+    with pytest.raises(InputError, match=r"raw\.jsonl:1: has no time"):
+        build_corpus([record(1)], tmp_path / "c", BuildOptions(since="2020-01-01"), SOURCE)
+
+
+def test_other_scales_are_mapped_in_proportion_and_the_manifest_says_so(tmp_path):
+    records = [record(1, rating=0), record(2, "v", rating=5), record(3, "w", rating=10)]
+    options = BuildOptions(rating_min=0, rating_max=10, rating_map=True)
+    corpus = build_corpus(records, tmp_path / "c", options, SOURCE)
+    assert corpus.rating_R.tolist() == [1, 3, 5]
+    assert (corpus.rating_min, corpus.rating_max) == (1, 5)
+    assert corpus.manifest["ratings_mapped_from"] == [0, 10]
+
+
+def test_the_last_record_in_time_is_test_and_the_one_before_it_valid():
+    records = [
+        record(1, "a", "x", time=30),
+        record(2, "a", "y", time=10),
+        record(3, "a", "z", time=20),
+        record(4, "b", "x", time=5),
+        record(5, "b", "y", time=5),  # the same second: the order of the file
+        record(6, "c", "x", time=1),
+    ]
+    assert leave_last_out(columns(records), "raw.jsonl").tolist() == [2, 0, 1, 0, 2, 0]
+
+
+def test_leaving_the_last_out_needs_times(tmp_path):
+    with pytest.raises(InputError, match=r"raw\.jsonl:1: has no time, which split=last_out needs"):
+        build_corpus([record(1)], tmp_path / "c", BuildOptions(split="last_out"), SOURCE)
+
+
+def test_leaving_the_last_out_reports_cold_items_and_does_not_stop(tmp_path):
+    records = [record(1, "a", "x", time=1), record(2, "a", "new", time=2)]
+    corpus = build_corpus(records, tmp_path / "c", BuildOptions(split="last_out"), SOURCE)
+    assert corpus.manifest["cold"] == {"users": 0, "items": 1}
+    assert corpus.manifest["splits"] == "last_out"
+
+
 def test_long_explanations_are_cut_and_counted(tmp_path):
     records = [record(1, text="one two three four"), record(2, "v", text="one two three")]
     corpus = build_corpus(records, tmp_path / "c", BuildOptions(max_words=3), SOURCE)
@@ -148,19 +210,20 @@ def test_a_concept_counts_once_a_record(tmp_path):
     assert build_corpus(records, tmp_path / "c", BuildOptions(), SOURCE).concepts == ["body", "neck"]
 
 
-def test_without_mentions_concepts_are_extracted_with_the_sign_of_the_rating(tmp_path):
+def test_without_mentions_concepts_are_extracted_with_the_sign_of_the_opinion_or_else_of_the_rating(tmp_path):
     records = [
-        record(1, "a", rating=5, text="warm sound", split="train"),
-        record(2, "b", rating=3, text="the sound", split="train"),
-        record(3, "c", rating=1, text="no sound", split="train"),
-        record(4, "c", "k", rating=1, text="a cable", split="train"),
-        record(5, "c", "k2", rating=1, text="a cable", split="train"),
-        record(6, "a", "k", rating=2, text="bad cable and bad lamp lamp lamp", split="test"),
+        record(1, "a", rating=5, text="the great sound", split="train"),
+        record(2, "b", rating=3, text="the sound .", split="train"),
+        record(3, "c", rating=1, text="the sound .", split="train"),
+        record(4, "c", "k", rating=1, text="a bad cable .", split="train"),
+        record(5, "c", "k2", rating=5, text="not a bad cable .", split="train"),
+        record(6, "a", "k", rating=2, text="a bad cable and a bad lamp , lamp lamp .", split="test"),
     ]
     options = BuildOptions(concept_min_count=2, concept_max_share=1.0)
     corpus = build_corpus(records, tmp_path / "c", options, SOURCE)
-    assert corpus.concepts == ["sound", "cable"]
-    assert corpus.mentions == [[(0, "", 1)], [(0, "", 0)], [(0, "", -1)], [(1, "", -1)], [(1, "", -1)], [(1, "", -1)]]
+    assert corpus.concepts == ["sound", "cable"]  # what only test names is none
+    expected = [[(0, "great", 1)], [(0, "", 0)], [(0, "", -1)], [(1, "bad", -1)], [(1, "bad", 1)], [(1, "bad", -1)]]
+    assert corpus.mentions == expected
     assert corpus.manifest["concepts"] == "extracted"
 
 
@@ -173,7 +236,7 @@ def random_grid(seed, number):
 @pytest.mark.parametrize("seed", range(5))
 def test_random_split_is_8_1_1_with_every_user_and_item_in_train(seed):
     records = random_grid(seed, 400)
-    split = random_splits(records, seed).tolist()
+    split = random_splits(columns(records), seed).tolist()
     train = [r for r, s in zip(records, split, strict=True) if s == 0]
     assert Counter(split) == {0: 320, 1: 40, 2: 40}
     assert {r.user for r in train} == {r.user for r in records}
@@ -182,15 +245,15 @@ def test_random_split_is_8_1_1_with_every_user_and_item_in_train(seed):
 
 def test_random_split_of_sparse_records_gives_train_what_it_needs():
     records = [record(n, f"u{n}", f"i{n}") for n in range(50)]
-    assert set(random_splits(records, 0).tolist()) == {0}
+    assert set(random_splits(columns(records), 0).tolist()) == {0}
 
 
 def test_random_split_differs_by_seed_and_not_by_the_order_of_records():
     records = random_grid(3, 200)
     shuffled = random.Random(0).sample(records, len(records))
-    by_line = {r.line: s for r, s in zip(records, random_splits(records, 1).tolist(), strict=True)}
-    assert by_line == {r.line: s for r, s in zip(shuffled, random_splits(shuffled, 1).tolist(), strict=True)}
-    assert by_line != {r.line: s for r, s in zip(records, random_splits(records, 2).tolist(), strict=True)}
+    by_line = {r.line: s for r, s in zip(records, random_splits(columns(records), 1).tolist(), strict=True)}
+    assert by_line == {r.line: s for r, s in zip(shuffled, random_splits(columns(shuffled), 1).tolist(), strict=True)}
+    assert by_line != {r.line: s for r, s in zip(records, random_splits(columns(records), 2).tolist(), strict=True)}
 
 
 def test_ids_are_by_train_frequency_then_name_whatever_the_order_of_the_file(tmp_path):
@@ -220,8 +283,8 @@ def test_manifest_counts_what_is_in_the_corpus(tmp_path):
         "records": {"train": 80, "valid": 10, "test": 10},
         "users": len(corpus.users),
         "items": len(corpus.items),
-        "concepts": 0,
-        "mentions": 0,
+        "concepts": len(corpus.concepts),
+        "mentions": sum(map(len, corpus.mentions)),
         "words": 300,
     }
     assert corpus.manifest["source"] == {"file": "raw.jsonl"}
@@ -238,6 +301,14 @@ def test_manifest_counts_what_is_in_the_corpus(tmp_path):
         {"concept_min_count": 0},
         {"concept_top": 0},
         {"split_seed": -1},
+        {"split": "last"},
+        {"since": "yesterday"},
+        {"since": "2020-01-02", "until": "2020-01-01"},
+        {"explanation": "best"},
+        {"sentences": 0},
+        {"sentence_min_words": 9, "sentence_max_words": 8},
+        {"concept_source": "magic"},
+        {"concept_list": "features.txt"},
     ],
 )
 def test_impossible_options_are_refused_by_key(wrong):

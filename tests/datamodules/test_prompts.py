@@ -201,8 +201,8 @@ def test_rows_of_a_batch_are_picked_in_every_column(build):
     picked = batch.rows(torch.tensor([2, 0]))
     assert len(picked) == 2
     for name, column in vars(batch).items():
-        if name == "scale":
-            assert picked.scale == column
+        if name in ("scale", "parts"):
+            assert getattr(picked, name) == column
         else:
             assert torch.equal(getattr(picked, name), column[[2, 0]]), name
 
@@ -225,13 +225,13 @@ def llama(vocabulary):
     )
 
 
-def logits_of(explainer, batch):
+def log_probs_of(explainer, batch):
     prompt_BPW = explainer.embed_prompt(batch.prompt_BP, batch.slot_BP, batch.user_BD, batch.item_BD, batch.sentiment_B)
-    return explainer(prompt_BPW, batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT).logits
+    return explainer(prompt_BPW, batch.prompt_mask_BP, batch.response_BT, batch.response_mask_BT).log_prob_BT
 
 
 @pytest.mark.parametrize("architecture", [gpt2, llama])
-def test_a_prompt_gives_the_same_logits_alone_and_padded_in_a_batch(build, tokenizer, architecture):
+def test_a_prompt_gives_the_same_log_probs_alone_and_padded_in_a_batch(build, tokenizer, architecture):
     torch.manual_seed(0)
     explainer = Explainer(architecture(len(tokenizer)), node_width=6).eval()
     builder = build(instruction="explain :", max_prompt_tokens=24)
@@ -241,16 +241,16 @@ def test_a_prompt_gives_the_same_logits_alone_and_padded_in_a_batch(build, token
     together = builder.batch([0, 1, 2], texts)
     assert len(set(together.prompt_mask_BP.sum(1).tolist())) > 1
     with torch.no_grad():
-        logits_BTV = logits_of(explainer, together)
+        log_prob_BT = log_probs_of(explainer, together)
         for row, text in enumerate(texts):
             alone = builder.batch([row], [text])
             assert alone.prompt_mask_BP.all()
-            expected_TV = logits_of(explainer, alone)[0]
-            torch.testing.assert_close(logits_BTV[row, : len(expected_TV)], expected_TV, atol=2e-6, rtol=1e-4)
+            expected_T = log_probs_of(explainer, alone)[0]
+            torch.testing.assert_close(log_prob_BT[row, : len(expected_T)], expected_T, atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", [gpt2, llama])
-def test_a_prompt_without_padding_gives_the_logits_of_the_models_plain_forward(build, tokenizer, architecture):
+def test_a_prompt_without_padding_gives_the_log_probs_of_the_models_plain_forward(build, tokenizer, architecture):
     torch.manual_seed(1)
     lm = architecture(len(tokenizer)).eval()
     explainer = Explainer(lm, node_width=6).eval()
@@ -263,5 +263,13 @@ def test_a_prompt_without_padding_gives_the_logits_of_the_models_plain_forward(b
         prompt_PW[soft[1]] = explainer.item(batch.item_BD)[0]
         prompt_PW[soft[2]] = explainer.sentiment.weight[batch.sentiment_B[0]]
         whole_SW = torch.cat([prompt_PW, table[batch.response_BT[0]]])
-        expected_SV = lm(inputs_embeds=whole_SW[None]).logits[0]
-        torch.testing.assert_close(logits_of(explainer, batch)[0], expected_SV[len(prompt_PW) - 1 :])
+        expected_TV = lm(inputs_embeds=whole_SW[None]).logits[0, len(prompt_PW) - 1 : -1].log_softmax(-1)
+        expected_T = expected_TV.gather(1, batch.response_BT[0][:, None])[:, 0]
+        torch.testing.assert_close(log_probs_of(explainer, batch)[0], expected_T)
+
+
+def test_large_batches_are_read_in_parts_of_at_least_sixteen_rows_whatever_the_rank(build):
+    plan = BatchPlan(3, 96, world=2, shuffle=False)
+    for least, parts in ((1, 1), (16, 1), (33, 2), (64, 4)):
+        draw = replace(plan.draw(0, 0, 0), least=least)
+        assert build().batch([0, 1], None, draw).parts == parts

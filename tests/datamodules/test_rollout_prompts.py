@@ -28,16 +28,28 @@ class Builder:
         return SimpleNamespace(records=records, texts=texts)
 
 
-def prompts(batch_size=6, seed=1):
-    return RolloutPrompts(Builder(), batch_size, seed)
+def prompts(batch_size=6, seed=1, samples=1):
+    return RolloutPrompts(Builder(), batch_size, seed, samples)
 
 
 def of_all_ranks(source, iteration, world):
     dealt = []
     for rank in range(world):
-        records, weight = source.records(iteration, rank, world)
+        records, _, weight = source.records(iteration, rank, world)
         dealt += [record for record, counts in zip(records, weight, strict=True) if counts]
     return dealt
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 6])
+def test_the_samples_of_a_record_stand_together_and_are_numbered_however_many_ranks_share_them(world):
+    source, dealt = prompts(12, samples=4), []
+    for iteration in range(5):
+        for rank in range(world):
+            records, numbers, weight = source.records(iteration, rank, world)
+            dealt += [row[:2] for row in zip(records, numbers, weight, strict=True) if row[2]]
+    records = of_all_ranks(prompts(3), 0, 1) + of_all_ranks(prompts(3), 1, 1)
+    assert dealt[:24] == [(record, number) for record in records for number in range(4)]
+    assert Counter(dealt[: 13 * 4]) == Counter(itertools.product(TRAIN.tolist(), range(4)))
 
 
 def test_every_record_comes_once_a_pass_over_train():

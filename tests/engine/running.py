@@ -46,19 +46,22 @@ TINY = [
 ]
 
 
-def torchrun(script: Path, arguments: list[str], ranks: int, timeout: int = 240) -> subprocess.CompletedProcess:
+def torchrun(
+    script: Path, arguments: list[str], ranks: int, timeout: int = 240, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """Runs a script on `ranks` ranks of this machine, on CPU and offline."""
-    environment = os.environ | {
+    variables = os.environ | {
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
         "WANDB_MODE": "offline",
     }
+    variables |= environment or {}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     return subprocess.run(
         [*command, str(script), *arguments],
-        env=environment,
+        env=variables,
         timeout=timeout,
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
-"""Faults of the stack that give no error: each test fails when its remedy is taken out."""
+"""Faults of the stack that give no error: each test fails when its remedy is taken out (see take_out_remedies.py)."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,21 +10,48 @@ from test_same_losses import assert_same
 
 LORA = ["explanation.lora.rank=4", "explanation.lora.dropout=0"]
 
-
-def run_probe(name: str, tmp_path: Path, arguments: list[str], ranks: int = 2) -> dict:
-    """What a probe of trap_probes.py printed to its file."""
-    tmp_path.mkdir(exist_ok=True)
-    out = tmp_path / "probe.json"
-    done = torchrun(HERE / "trap_probes.py", [name, str(out), *TINY, *arguments, f"run_dir={tmp_path / 'run'}"], ranks)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(out.read_text())
+# name -> (probe of trap_probes.py, stages taken from the one-rank run, config)
+JOBS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
+    "norms_1": ("gradient_norms", ("rating",), ["zero.stage=3"]),
+    "norms_2": ("gradient_norms", ("rating",), ["zero.stage=3", "explanation.fit.accumulate=2"]),
+    "uneven": ("uneven_generation", ("rating", "explanation"), ["zero.stage=3"]),
+    "first_update": ("first_update", ("rating", "explanation", "ccr", "hqar"), ["zero.stage=3"]),
+    "bf16": ("first_update", ("rating", "explanation", "ccr", "hqar"), ["zero.stage=2", "hardware.precision=bf16"]),
+    "on_policy": (
+        "on_policy",
+        ("rating", "explanation", "ccr", "hqar"),
+        ["zero.stage=2", "ppo.iterations=3", "ppo.lr=0.01"],
+    ),
+    "adapters_2": ("adapters", ("rating",), ["zero.stage=2", *LORA]),
+    "adapters_3": ("adapters", ("rating",), ["zero.stage=3", *LORA]),
+    "adapter_ppo": ("adapter_ppo", ("rating", "ccr", "hqar"), ["zero.stage=3", *LORA]),
+    "first_loss": ("first_loss", ("rating",), ["zero.stage=3"]),
+}
 
 
 @pytest.fixture(scope="session")
-def base(one_rank: tuple[Path, dict[str, list[float]]]) -> list[str]:
-    """Upstream stages for probes."""
-    folder, _ = one_rank
-    return [f"{stage}.init_from={folder}/{stage}" for stage in ("rating", "explanation", "ccr", "hqar")]
+def probed(one_rank: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
+    """Runs all probes on two ranks of one process group; returns a function from a job's name to what it found."""
+    base, folder = one_rank[0], tmp_path_factory.mktemp("probes")
+    jobs = []
+    for name, (probe, upstream, config) in JOBS.items():
+        given = [f"{stage}.init_from={base}/{stage}" for stage in upstream]
+        arguments = [*TINY, *config, *given, f"run_dir={folder / name}"]
+        jobs.append({"probe": probe, "out": str(folder / f"{name}.json"), "arguments": arguments})
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    extensions = folder / "extensions"
+    done = torchrun(
+        HERE / "trap_probes.py", [str(folder / "jobs.json")], 2, environment={"TORCH_EXTENSIONS_DIR": str(extensions)}
+    )
+
+    def found(name: str) -> dict:
+        if name == "compiled":
+            return {"libraries": [str(path) for path in extensions.rglob("*.so")], "status": done.returncode}
+        out = folder / f"{name}.json"
+        assert out.is_file(), done.stderr[-3000:]
+        return json.loads(out.read_text())
+
+    return found
 
 
 def test_accumulation_under_zero_3_loses_no_gradient(
@@ -38,71 +66,75 @@ def test_accumulation_under_zero_3_loses_no_gradient(
     assert_same(found, expected, stages)
 
 
-def test_accumulation_leaves_the_size_of_gradients(base: list[str], tmp_path: Path) -> None:
+def test_accumulation_leaves_the_size_of_gradients(probed: Callable[[str], dict]) -> None:
     # Lightning and DeepSpeed would both divide by the number of micro-batches; Adam hides it, clipping does not.
-    upstream = [argument for argument in base if "explanation" not in argument]
-    norms = [
-        run_probe("gradient_norms", tmp_path / str(n), ["zero.stage=3", f"explanation.fit.accumulate={n}", *upstream])
-        for n in (1, 2)
-    ]
-    assert norms[0]["norms"][:5] == pytest.approx(norms[1]["norms"][:5], rel=1e-3)
+    one, two = probed("norms_1")["norms"], probed("norms_2")["norms"]
+    assert one[:5] == pytest.approx(two[:5], rel=1e-3)
 
 
-def test_ranks_that_stop_at_different_lengths_do_not_wait_for_each_other(base: list[str], tmp_path: Path) -> None:
-    found = run_probe("uneven_generation", tmp_path, ["zero.stage=3", *base])
+def test_ranks_that_stop_at_different_lengths_do_not_wait_for_each_other(probed: Callable[[str], dict]) -> None:
+    found = probed("uneven")
     assert found["lengths"][0] != found["lengths"][1]
     assert found["texts"] == found["texts_unsharded"]
 
 
-def test_first_update_of_ppo_is_the_policy_that_sampled(base: list[str], tmp_path: Path) -> None:
-    found = run_probe("first_update", tmp_path, ["zero.stage=3", "explanation.new_model.dropout=0.3", *base])
+def test_first_update_of_ppo_is_the_policy_that_sampled(probed: Callable[[str], dict]) -> None:
+    found = probed("first_update")
     assert found["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert found["approx_kl"] == pytest.approx(0.0, abs=1e-6)
     assert found["clip_fraction"] == 0.0
     assert found["kl"] == pytest.approx(0.0, abs=1e-5)
 
 
-def test_rollouts_are_on_policy(base: list[str], tmp_path: Path) -> None:
-    # Without a length Lightning fetches one batch ahead: a rollout of the policy before its last update.
-    found = run_probe("on_policy", tmp_path, ["zero.stage=2", "ppo.iterations=3", "ppo.lr=0.01", *base])
+def test_rollouts_are_on_policy(probed: Callable[[str], dict]) -> None:
+    # Lightning builds the training loader once more during set-up to find the batch size: a rollout nobody uses.
+    found = probed("on_policy")
     assert found["iterations"] == [0, 1, 2]
     assert found["ratios"] == pytest.approx([1.0, 1.0, 1.0], abs=1e-5)
 
 
+def test_the_schedule_of_ppo_spans_all_its_steps(probed: Callable[[str], dict]) -> None:
+    # A stream without a length gives Lightning no number of steps: the rate would fall to a tenth at once.
+    rates = probed("on_policy")["rates"]
+    assert len(rates) == 3 * 2 * (32 // 16)  # iterations, epochs, mini-batches
+    assert rates[1] == pytest.approx(0.01)
+    assert rates[6] == pytest.approx((rates[1] + rates[11]) / 2, rel=1e-6)
+
+
 @pytest.mark.parametrize("zero_stage", [2, 3])
-def test_adapters_start_at_zero_and_are_saved_whole(zero_stage: int, base: list[str], tmp_path: Path) -> None:
-    upstream = [argument for argument in base if "rating" in argument]
-    found = run_probe("adapters", tmp_path, [f"zero.stage={zero_stage}", *LORA, *upstream])
+def test_adapters_start_at_zero_and_are_saved_whole(zero_stage: int, probed: Callable[[str], dict]) -> None:
+    found = probed(f"adapters_{zero_stage}")
     assert found["first_loss"] == pytest.approx(found["first_loss_without_adapters"], rel=1e-6)
     assert found["empty_tensors"] == []
     assert found["reloaded_loss"] == pytest.approx(found["trained_loss"], abs=1e-4)
 
 
-def test_adapter_policy_starts_at_its_reference(base: list[str], tmp_path: Path) -> None:
-    upstream = [argument for argument in base if "explanation" not in argument]
-    found = run_probe("adapter_ppo", tmp_path, ["zero.stage=3", *LORA, *upstream])
+def test_adapter_policy_starts_at_its_reference(probed: Callable[[str], dict]) -> None:
+    found = probed("adapter_ppo")
     assert found["kl"] == pytest.approx(0.0, abs=1e-5)
     assert found["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert found["reference_changed"] is False
     assert found["policy_changed"] is True
 
 
-def test_a_fresh_model_under_zero_3_has_the_loss_of_chance(one_rank: tuple[Path, dict], tmp_path: Path) -> None:
+def test_a_fresh_model_under_zero_3_has_the_loss_of_chance(probed: Callable[[str], dict]) -> None:
     # Networks built inside zero.Init are initialised on empty tensors: a first loss of about 87 instead of log(V).
-    folder, _ = one_rank
-    found = run_probe("first_loss", tmp_path, ["zero.stage=3", f"rating.init_from={folder}/rating"])
+    found = probed("first_loss")
     assert found["first_loss"] == pytest.approx(found["log_vocabulary"], rel=0.05)
 
 
-def test_nothing_is_compiled_at_start(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_that_are_sharded_away_are_counted(probed: Callable[[str], dict]) -> None:
+    # A partitioned parameter has no elements of its own.
+    found = probed("first_loss")
+    assert found["counted"] == [found["whole"], found["whole"]]
+
+
+def test_nothing_is_compiled_at_start(probed: Callable[[str], dict]) -> None:
     # A compilation that is killed leaves a lock at which every later start hangs.
-    extensions = tmp_path / "extensions"
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extensions))
-    run_probe("first_update", tmp_path, ["zero.stage=2", *base])
-    assert not extensions.exists() or not list(extensions.rglob("*.so"))
+    assert probed("compiled") == {"libraries": [], "status": 0}
 
 
-def test_bf16_keeps_log_probabilities_in_float32(base: list[str], tmp_path: Path) -> None:
-    found = run_probe("first_update", tmp_path, ["zero.stage=2", "hardware.precision=bf16", *base])
+def test_bf16_keeps_log_probabilities_in_float32(probed: Callable[[str], dict]) -> None:
+    found = probed("bf16")
     assert found["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert found["old_log_prob_dtype"] == "torch.float32"

@@ -1,14 +1,20 @@
-"""Small runs that look at one thing each; started by torchrun: trap_probes.py NAME OUT key=value ..."""
+"""Small runs that look at one thing each; started by torchrun: trap_probes.py JOBS.json
+
+The jobs are a list of {"probe", "out", "arguments"}; starting a process group and importing the stack takes longer than
+most probes, so they share one. Each job's figures are written to its file as soon as it is done.
+"""
 
 import json
 import math
 import sys
 from pathlib import Path
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from torch import nn
 
 from launch import stages
 from launch.config import load
@@ -23,15 +29,27 @@ from models.explainer import load_explainer, new_explainer
 from models.language_model import LoraConfig, load_tokenizer
 
 
+def with_callback(patch: pytest.MonkeyPatch, callback: pl.Callback) -> None:
+    """Adds a callback to every trainer of the stages."""
+    make = stages.make_trainer
+
+    def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN202, ANN003
+        return make(zero, hardware, folder, logger, [*callbacks, callback], **options)
+
+    patch.setattr(stages, "make_trainer", watched)
+
+
 class Figures(pl.Callback):
     """Keeps what PPO logged of the first update of each iteration."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.dtypes: set[str] = set()
+        self.rates: list[float] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: PPOModule, batch: object, index: int) -> None:
         self.dtypes.add(str(batch.old_log_prob_MT.dtype))
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: PPOModule) -> None:
         names = {
@@ -43,32 +61,41 @@ class Figures(pl.Callback):
         self.rows.append({name: float(trainer.callback_metrics[f"ppo/{key}"]) for name, key in names.items()})
 
 
-def watched_ppo(run: Run) -> tuple[Figures, list[int], PPOModule]:
+def watched_ppo(run: Run, patch: pytest.MonkeyPatch) -> tuple[Figures, list[int], PPOModule]:
     """Runs the PPO stage and returns what was seen: figures, iterations sampled, the module."""
     figures, iterations, modules = Figures(), [], []
-    make, sample = stages.make_trainer, PPOModule.rollout
-
-    def with_figures(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN202, ANN003
-        return make(zero, hardware, folder, logger, [*callbacks, figures], **options)
+    sample = PPOModule.rollout
 
     def counted(module: PPOModule, iteration: int):  # noqa: ANN202
         modules[:] = [module]
         iterations.append(iteration)
         return sample(module, iteration)
 
-    stages.make_trainer, PPOModule.rollout = with_figures, counted
+    with_callback(patch, figures)
+    patch.setattr(PPOModule, "rollout", counted)
     run.folder.finish("ppo", stages.ppo(run))
     return figures, iterations, modules[0]
 
 
-def first_update(run: Run) -> dict:
-    figures, _, _ = watched_ppo(run)
+def first_update(run: Run, patch: pytest.MonkeyPatch) -> dict:
+    """PPO's first update of a policy that has dropout, as pretrained language models do."""
+    read = stages.load_explainer
+
+    def with_dropout(folder: Path) -> nn.Module:
+        explainer = read(folder)
+        for module in explainer.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.3
+        return explainer
+
+    patch.setattr(stages, "load_explainer", with_dropout)
+    figures, _, _ = watched_ppo(run, patch)
     return figures.rows[0] | {"old_log_prob_dtype": figures.dtypes.pop()}
 
 
-def on_policy(run: Run) -> dict:
-    figures, iterations, _ = watched_ppo(run)
-    return {"iterations": iterations, "ratios": [row["ratio"] for row in figures.rows]}
+def on_policy(run: Run, patch: pytest.MonkeyPatch) -> dict:
+    figures, iterations, _ = watched_ppo(run, patch)
+    return {"iterations": iterations, "ratios": [row["ratio"] for row in figures.rows], "rates": figures.rates}
 
 
 def explanation_module(run: Run, lora: LoraConfig, folder: str = "") -> tuple[ExplanationModule, object]:
@@ -95,7 +122,7 @@ def batch_loss(run: Run, module: ExplanationModule, tokenizer: object) -> float:
     return float((loss_BT.sum(1) / batch.response_mask_BT.sum(1)).mean())
 
 
-def adapters(run: Run) -> dict:
+def adapters(run: Run, patch: pytest.MonkeyPatch) -> dict:
     first: dict[str, float] = {}
     step = ExplanationModule.training_step
 
@@ -109,7 +136,7 @@ def adapters(run: Run) -> dict:
                     first[name] = float(module.losses(batch).sum())
         return step(module, batch, index)
 
-    ExplanationModule.training_step = watched
+    patch.setattr(ExplanationModule, "training_step", watched)
     trained = stages.explanation(run)["valid_loss"]  # as the engine measured it when it exported
     export = run.folder.export("explanation")
     reloaded, tokenizer = explanation_module(run, run.config.explanation.lora, str(export))
@@ -121,9 +148,9 @@ def adapters(run: Run) -> dict:
     }
 
 
-def adapter_ppo(run: Run) -> dict:
+def adapter_ppo(run: Run, patch: pytest.MonkeyPatch) -> dict:
     run.folder.finish("explanation", stages.explanation(run))
-    figures, _, module = watched_ppo(run)
+    figures, _, module = watched_ppo(run, patch)
     before = load_file(run.folder.export("explanation") / "lm" / "adapter_model.safetensors")
     lm = full_state(module.policy.lm)
     if world()[0] != 0:
@@ -136,7 +163,7 @@ def adapter_ppo(run: Run) -> dict:
     }
 
 
-def gradient_norms(run: Run) -> dict:
+def gradient_norms(run: Run, patch: pytest.MonkeyPatch) -> dict:
     """Norm of the gradient, before clipping, of each optimizer step."""
     norms: list[float] = []
 
@@ -145,32 +172,31 @@ def gradient_norms(run: Run) -> dict:
             if (index + 1) % trainer.accumulate_grad_batches == 0:
                 norms.append(float(trainer.strategy.model.get_global_grad_norm()))
 
-    make = stages.make_trainer
-
-    def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN003, ANN202
-        return make(zero, hardware, folder, logger, [*callbacks, Norms()], **options)
-
-    stages.make_trainer = watched
+    with_callback(patch, Norms())
     stages.explanation(run)
     return {"norms": norms}
 
 
-def first_loss(run: Run) -> dict:
+def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
+    """First loss of a model made in place, and its size as the console announces it while it is sharded."""
     seen: list[float] = []
-    step = ExplanationModule.training_step
+    step, counted = ExplanationModule.training_step, []
 
     def watched(module: ExplanationModule, batch: object, index: int) -> torch.Tensor:
+        counted.append(stages.trainable_and_total(module))  # before a first forward pass gathers small parameters
         loss = step(module, batch, index)
         seen.append(float(loss.detach()))
         return loss
 
-    ExplanationModule.training_step = watched
+    patch.setattr(ExplanationModule, "training_step", watched)
     stages.explanation(run)
-    tokenizer = load_tokenizer(str(run.folder.export("explanation") / "lm"))
-    return {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer))}
+    export = run.folder.export("explanation")
+    tokenizer = load_tokenizer(str(export / "lm"))
+    whole = sum(parameter.numel() for parameter in load_explainer(export).parameters())
+    return {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer)), "counted": counted[0], "whole": whole}
 
 
-def uneven_generation(run: Run) -> dict:
+def uneven_generation(run: Run, patch: pytest.MonkeyPatch) -> dict:
     """Rank 0 is made to stop at once, rank 1 at the limit, under ZeRO-3 with one generation a rank."""
     export = run.folder.export("explanation")
     records = run.corpus.rows("test")
@@ -185,26 +211,26 @@ def uneven_generation(run: Run) -> dict:
     decoded = tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
     texts_unsharded = {str(r): " ".join(t.split()) for r, t in zip(records.tolist(), decoded, strict=True)}
     texts = {str(r): t for r, t in run.generate(export, records, "explanation").items()}
-    steps, choose = [], generation.choose
+    steps = []
 
     def scripted(logits_BV: torch.Tensor, uniform_B: torch.Tensor | None) -> torch.Tensor:
         steps.append(1)
         stop = world()[0] == 0 and len(steps) == 3
         return torch.full((len(logits_BV),), end if stop else 7)
 
-    generation.choose = scripted
+    patch.setattr(generation, "choose", scripted)
     run.generate(export, records, "explanation")
-    generation.choose = choose
     return {"lengths": gather_objects(len(steps)), "texts": texts, "texts_unsharded": texts_unsharded}
 
 
 def main() -> None:
-    name, out, *arguments = sys.argv[1:]
-    config, _ = load(TrainConfig, arguments)
-    start(config.hardware)
-    found = globals()[name](Run(config))
-    if world()[0] == 0:
-        Path(out).write_text(json.dumps(found))
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        config, _ = load(TrainConfig, job["arguments"])
+        start(config.hardware)
+        with pytest.MonkeyPatch.context() as patch:
+            found = globals()[job["probe"]](Run(config), patch)
+        if world()[0] == 0:
+            Path(job["out"]).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

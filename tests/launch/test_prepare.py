@@ -48,7 +48,8 @@ def test_a_bad_line_and_a_cold_item_are_skipped_counted_and_printed(raw, tmp_pat
         "left out: unreadable line 1 (lines 4)",
         "cold items (in no train record) 1",
         f"written to {tmp_path / 'c'}",
-        "next: torchrun launch/train.py",
+        "next: python launch/inspect_corpus.py",
+        "torchrun launch/train.py",
     ):
         assert words in printed
 
@@ -78,14 +79,14 @@ def test_index_files_are_used(raw, tmp_path):
 
 def test_a_table_with_columns_of_other_names(tmp_path):
     file = tmp_path / "t.csv"
-    file.write_text("who,what,rating,body\n" + "".join(f"u{n % 5},i{n // 5},4,Fine cable!\n" for n in range(50)))
+    file.write_text("who,what,rating,body\n" + "".join(f"u{n % 5},i{n // 5},4,The fine cable!\n" for n in range(50)))
     corpus = run(
         f"raw={file}", "format=table", "columns.user=who", "columns.item=what", "columns.text=body",
         f"out={tmp_path / 'c'}", "concept_max_share=1.0",
     )  # fmt: skip
-    assert corpus.explanations[0] == "fine cable !"
+    assert corpus.explanations[0] == "the fine cable !"
     assert [len(corpus.rows(split)) for split in ("train", "valid", "test")] == [40, 5, 5]
-    assert corpus.concepts == ["fine cable"]
+    assert corpus.concepts == ["cable"]
 
 
 def test_the_embedded_corpus(tmp_path):
@@ -97,12 +98,12 @@ def test_the_embedded_corpus(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["format=pickle", "out=c"], "format=pickle is unknown: use nlg4rs_jsonl, table, embedded"),
+        (["format=pickle", "out=c"], "format=pickle is unknown: use amazon_5core, .*, table, embedded"),
         (["format=table", "out=c"], "raw must be given"),
         (["format=embedded", "out="], "out= names no folder"),
-        (["format=embedded", "raw=x", "out=c"], "raw belongs to format=nlg4rs_jsonl"),
-        (["format=table", "raw=x", "users=7", "out=c"], "users belongs to format=embedded"),
-        (["format=embedded", "columns.user=u", "out=c"], "columns belongs to format=table"),
+        (["format=embedded", "raw=x", "out=c"], "raw means nothing to format=embedded: it belongs to amazon_5core, yelp, "),
+        (["format=table", "raw=x", "users=7", "out=c"], "users means nothing to format=table: it belongs to embedded"),
+        (["format=embedded", "columns.user=u", "out=c"], "columns means nothing to format=embedded: it belongs to table"),
         (["format=table", "raw=nothing.csv", "out=c"], "raw=nothing.csv is no file"),
     ],
 )

@@ -1,10 +1,19 @@
 """Rewards by token, advantages and whitening, against loops written from the definitions and closed forms."""
 
+import statistics
+
 import numpy as np
 import pytest
 import torch
 
-from lightning_modules.ppo.advantages import at_last_token, gae, token_rewards, whiten
+from lightning_modules.ppo.advantages import (
+    at_last_token,
+    gae,
+    group_relative,
+    leave_one_out,
+    token_rewards,
+    whiten,
+)
 
 LENGTHS = [5, 1, 3, 0, 4]
 MASK = torch.tensor([[1] * n + [0] * (5 - n) for n in LENGTHS])
@@ -107,3 +116,38 @@ def test_whitened_entries_have_mean_zero_and_variance_one():
 def test_equal_advantages_become_zero_and_not_infinite():
     assert whiten(torch.full((2, 2), 5.0), torch.ones(2, 2)).tolist() == [[0, 0], [0, 0]]
     assert whiten(torch.full((2, 2), 5.0), torch.zeros(2, 2)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_group_relative_advantages_by_hand():
+    """Two prompts of three samples: mean 2 and standard deviation 1; mean 1 and 3."""
+    got = group_relative(torch.tensor([1.0, 2.0, 3.0, 1.0, 4.0, -2.0], dtype=torch.float64), 3)
+    assert got.tolist() == pytest.approx([-1, 0, 1, 0, 1, -1], abs=2e-4)
+
+
+def test_leave_one_out_advantages_by_hand():
+    got = leave_one_out(torch.tensor([1.0, 2.0, 3.0, 1.0, 4.0, -2.0]), 3)
+    assert got.tolist() == pytest.approx([-1.5, 0, 1.5, 0, 4.5, -4.5])
+
+
+@pytest.mark.parametrize("group", [2, 4, 8])
+def test_group_advantages_are_slow_loops(group):
+    rewards = torch.randn(16, generator=torch.Generator().manual_seed(1), dtype=torch.float64).tolist()
+    relative, left_out = group_relative(torch.tensor(rewards), group), leave_one_out(torch.tensor(rewards), group)
+    for i, reward in enumerate(rewards):
+        mates = rewards[i // group * group : i // group * group + group]
+        spread = statistics.stdev(mates) + 1e-4
+        assert relative[i].item() == pytest.approx((reward - statistics.mean(mates)) / spread, rel=1e-5)
+        others = [other for j, other in enumerate(mates) if j != i % group]
+        assert left_out[i].item() == pytest.approx(reward - statistics.mean(others), rel=1e-5)
+
+
+def test_samples_of_equal_reward_say_nothing_and_stay_finite():
+    for advantages in (group_relative, leave_one_out):
+        assert advantages(torch.full((6,), 0.7), 3).abs().max() < 1e-2
+
+
+def test_a_reward_that_all_samples_of_a_prompt_share_changes_no_group_advantage():
+    rewards = torch.randn(8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    shared = torch.tensor([5.0, -3.0], dtype=torch.float64).repeat_interleave(4)
+    for advantages in (group_relative, leave_one_out):
+        torch.testing.assert_close(advantages(rewards + shared, 4), advantages(rewards, 4))

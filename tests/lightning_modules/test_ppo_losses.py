@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_modules.ppo.losses import AdaptiveKL, entropy, policy_loss, value_loss
+from lightning_modules.ppo.losses import AdaptiveKL, policy_loss, reference_kl, token_mean, value_loss
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
 TOKENS = MASK.sum()
@@ -113,19 +113,22 @@ def test_a_value_at_its_return_costs_nothing():
     assert value_loss(values, values, values, MASK, 0.2, TOKENS).item() == 0
 
 
-def test_the_entropy_is_a_slow_loop():
-    logits = random(11, 3, 4, 6) * 3
+def test_the_kl_to_the_reference_is_a_slow_loop():
+    new, reference = random(19) * 0.5 - 2, random(20) * 0.5 - 2
     total = 0.0
     for b, t in MASK.nonzero().tolist():
-        weights = [math.exp(z) for z in logits[b, t].tolist()]
-        total -= sum(w / sum(weights) * math.log(w / sum(weights)) for w in weights)
-    assert entropy(logits, MASK, TOKENS).item() == pytest.approx(total / int(TOKENS), rel=1e-5)
+        gap = reference[b, t].item() - new[b, t].item()
+        total += math.exp(gap) - 1 - gap
+    assert reference_kl(new, reference, MASK, TOKENS).item() == pytest.approx(total / int(TOKENS))
+    assert reference_kl(new, new, MASK, TOKENS) == 0
 
 
-def test_the_entropy_of_equal_chances_is_the_logarithm_of_their_number_and_of_certainty_zero():
-    assert entropy(torch.zeros(3, 4, 8), MASK, TOKENS).item() == pytest.approx(math.log(8))
-    certain = torch.tensor([60.0, -60.0, -60.0]).expand(3, 4, 3)
-    assert entropy(certain, MASK, TOKENS).item() == pytest.approx(0, abs=1e-6)
+def test_the_kl_to_the_reference_pulls_towards_it():
+    """Its derivative by log pi is 1 - pi_ref / pi."""
+    new = torch.tensor([[-1.0, -2.0]], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([[-2.0, -1.0]], dtype=torch.float64)
+    reference_kl(new, reference, torch.ones(1, 2), torch.tensor(1)).backward()
+    assert new.grad[0].tolist() == pytest.approx([1 - math.exp(-1), 1 - math.exp(1)])
 
 
 def test_masked_tokens_change_no_loss():
@@ -139,14 +142,14 @@ def test_masked_tokens_change_no_loss():
 
 
 def test_losses_of_parts_add_up_to_that_of_the_whole():
-    new, old, other, logits = random(15) * 0.3, random(16) * 0.3, random(17), random(18, 3, 4, 5)
+    new, old, other = random(15) * 0.3, random(16) * 0.3, random(17)
     parts = [slice(0, 1), slice(1, 3)]
     whole = policy_loss(new, old, other, MASK, 0.2, TOKENS)[0]
     cut = sum(policy_loss(new[p], old[p], other[p], MASK[p], 0.2, TOKENS)[0] for p in parts)
     torch.testing.assert_close(cut, whole)
     whole = value_loss(new, old, other, MASK, 0.2, TOKENS)
     torch.testing.assert_close(sum(value_loss(new[p], old[p], other[p], MASK[p], 0.2, TOKENS) for p in parts), whole)
-    torch.testing.assert_close(sum(entropy(logits[p], MASK[p], TOKENS) for p in parts), entropy(logits, MASK, TOKENS))
+    torch.testing.assert_close(sum(token_mean(new[p], MASK[p], TOKENS) for p in parts), new[MASK.bool()].mean())
 
 
 @pytest.mark.parametrize(

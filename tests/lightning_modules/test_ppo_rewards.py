@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from lightning_modules.ppo.rewards import RunningMoments, Scorer
+from metrics.errors import InputError
 from models.language_model import train_tokenizer
 from models.text_encoder import TextEncoder
 
@@ -44,6 +45,8 @@ class Bag(nn.Module):
 
 class Judge(nn.Module):
     """Stands for a discriminator: the logit of a token is its id."""
+
+    vocabulary = 1000
 
     def forward(self, text_BT, mask_BT):
         return text_BT.float()
@@ -183,3 +186,9 @@ def test_equal_values_have_a_spread_that_can_be_divided_by():
     moments = RunningMoments()
     moments.update(torch.full((5,), 3.0))
     assert moments.std == 1e-4
+
+
+def test_a_discriminator_of_another_tokenizer_is_refused(monkeypatch):
+    monkeypatch.setattr(Judge, "vocabulary", 5)
+    with pytest.raises(InputError, match="knows 5 tokens and the policy's tokenizer has 7.*stage=hqar"):
+        scorer_of(word_tokenizer())

@@ -88,7 +88,13 @@ def test_the_columns_of_a_sample_stay_together():
     for batch in itertools.chain(*ranks):
         rows = (batch.record_B - 100)[:, None].expand(-1, LENGTH)
         assert torch.equal(batch.prompts.response_BT, rows)
-        offsets = {"old_log_prob_MT": 0.1, "old_value_MT": 0.3, "advantage_MT": 0.4, "return_MT": 0.5}
+        offsets = {
+            "old_log_prob_MT": 0.1,
+            "ref_log_prob_MT": 0.2,
+            "old_value_MT": 0.3,
+            "advantage_MT": 0.4,
+            "return_MT": 0.5,
+        }
         for name, offset in offsets.items():
             torch.testing.assert_close(getattr(batch, name), rows + offset)
 

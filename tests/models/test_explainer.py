@@ -1,12 +1,22 @@
 """The explainer: soft vectors in their slots, logits in their columns, and a folder that is read back."""
 
 import json
-import math
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from models.explainer import (
     ITEM,
@@ -17,7 +27,6 @@ from models.explainer import (
     load_explainer,
     new_explainer,
     positions,
-    response_log_probs,
     save_explainer,
 )
 from models.language_model import LoraConfig, train_tokenizer
@@ -34,7 +43,35 @@ def llama():
     return LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
 
 
-@pytest.fixture(params=[gpt2, llama], ids=["gpt2", "llama"])
+def gemma2():
+    """Caps its logits."""
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+    }
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "query_pre_attn_scalar": 8}
+    return Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, final_logit_softcapping=0.2, pad_token_id=0))
+
+
+def cohere():
+    """Scales its logits."""
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    return CohereForCausalLM(CohereConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, logit_scale=5.0))
+
+
+def granite():
+    """Divides its logits."""
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    return GraniteForCausalLM(GraniteConfig(**sizes, num_attention_heads=2, num_key_value_heads=1, logits_scaling=0.1))
+
+
+FAMILIES = [gpt2, llama, gemma2, cohere, granite]
+
+
+@pytest.fixture(params=FAMILIES, ids=[family.__name__ for family in FAMILIES])
 def explainer(request):
     torch.manual_seed(0)
     return Explainer(request.param(), node_width=6).eval()
@@ -61,7 +98,7 @@ RESPONSE_MASK = torch.tensor([[1, 1, 1], [1, 0, 0]])
 def test_soft_vectors_stand_in_their_slots_and_tokens_everywhere_else(explainer):
     batch = example()
     got_BPW = explainer.embed_prompt(**batch)
-    table = explainer.lm.get_input_embeddings().weight
+    table = explainer.lm.get_input_embeddings()
     for row in range(2):
         soft = {
             USER: explainer.user(batch["user_BD"])[row],
@@ -69,40 +106,70 @@ def test_soft_vectors_stand_in_their_slots_and_tokens_everywhere_else(explainer)
             SENTIMENT: explainer.sentiment.weight[batch["sentiment_B"][row]],
         }
         for place, slot in enumerate(batch["slot_BP"][row].tolist()):
-            expected_W = soft[slot] if slot else table[batch["prompt_BP"][row, place]]
+            expected_W = soft[slot] if slot else table(batch["prompt_BP"][row, place])
             torch.testing.assert_close(got_BPW[row, place], expected_W)
 
 
+def read(explainer, parts=1, **options):
+    return explainer(explainer.embed_prompt(**example()), MASK, RESPONSE, RESPONSE_MASK, parts, **options)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
 @torch.no_grad()
-def test_the_logits_are_those_of_each_row_run_alone_without_padding(explainer):
+def test_a_reading_is_that_of_each_row_run_alone_by_the_whole_model_without_padding(explainer, parts):
     prompt_BPW = explainer.embed_prompt(**example())
-    output = explainer(prompt_BPW, MASK, RESPONSE, RESPONSE_MASK)
-    assert output.logits.shape == (2, RESPONSE.shape[1] + 1, VOCABULARY)
-    table = explainer.lm.get_input_embeddings().weight
+    reading = read(explainer, parts)
+    table = explainer.lm.get_input_embeddings()
     for row in range(2):
-        prompt_PW = prompt_BPW[row][MASK[row].bool()]
-        response_TW = table[RESPONSE[row][RESPONSE_MASK[row].bool()]]
-        whole_SV = explainer.lm(inputs_embeds=torch.cat([prompt_PW, response_TW])[None]).logits[0]
+        prompt_PW, length = prompt_BPW[row][MASK[row].bool()], int(RESPONSE_MASK[row].sum())
+        response_TW = table(RESPONSE[row, :length])
+        output = explainer.lm(inputs_embeds=torch.cat([prompt_PW, response_TW])[None], output_hidden_states=True)
         # The last prompt position predicts the first response token.
-        expected_TV = whole_SV[len(prompt_PW) - 1 :]
-        torch.testing.assert_close(output.logits[row, : len(expected_TV)], expected_TV, atol=2e-6, rtol=1e-4)
+        expected_TV = output.logits[0, len(prompt_PW) - 1 : -1].log_softmax(-1)
+        for t in range(length):
+            log_prob = reading.log_prob_BT[row, t].item()
+            assert log_prob == pytest.approx(expected_TV[t, RESPONSE[row, t]].item(), abs=2e-5)
+            entropy = -(expected_TV[t].exp() * expected_TV[t]).sum().item()
+            assert reading.entropy_BT[row, t].item() == pytest.approx(entropy, abs=2e-5)
+            [place] = ((reading.row_n == row) & (reading.column_n == t)).nonzero()[:, 0].tolist()
+            expected_W = output.hidden_states[-1][0, len(prompt_PW) - 1 + t]
+            torch.testing.assert_close(reading.hidden_nW[place], expected_W, atol=1e-5, rtol=1e-4)
+    assert (reading.log_prob_BT[RESPONSE_MASK == 0] == 0).all()
 
 
-@torch.no_grad()
-def test_hidden_states_hold_the_whole_sequence(explainer):
-    output = explainer(explainer.embed_prompt(**example()), MASK, RESPONSE, RESPONSE_MASK)
-    last_BSW = output.hidden_states[-1]
-    assert last_BSW.shape[:2] == (2, 10)
-    torch.testing.assert_close(explainer.lm.get_output_embeddings()(last_BSW[:, -4:]), output.logits)
+def test_values_of_tokens_are_spread_to_their_places(explainer):
+    reading = read(explainer, 2)
+    spread_BT = reading.spread(10 * reading.row_n + reading.column_n + 1)
+    assert spread_BT.tolist() == [[1, 2, 3], [11, 0, 0]]
 
 
-def test_gradients_reach_connectors_sentiment_and_language_model(explainer):
-    logits_BTV = explainer(explainer.embed_prompt(**example()), MASK, RESPONSE, RESPONSE_MASK).logits
-    loss = -(response_log_probs(logits_BTV[:, :-1], RESPONSE) * RESPONSE_MASK).sum()
+def test_a_row_without_response_tokens_has_no_part_in_anything(explainer):
+    with torch.no_grad():
+        both = explainer(explainer.embed_prompt(**example()), MASK, RESPONSE, RESPONSE_MASK * torch.tensor([[1], [0]]))
+    torch.testing.assert_close(both.log_prob_BT[0], read(explainer).log_prob_BT[0])
+    assert both.log_prob_BT[1].tolist() == [0, 0, 0]
+    none = explainer(explainer.embed_prompt(**example()), MASK, RESPONSE, RESPONSE_MASK * 0)
+    none.log_prob_BT.sum().backward()
+    assert all(p.grad is not None for p in explainer.lm.parameters())  # ranks stay in step under ZeRO
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gradients_are_those_of_the_plain_formula(explainer, parts):
+    reading = read(explainer, parts, entropy_gradient=True)
+    (reading.log_prob_BT.sum() - 0.3 * (reading.entropy_BT * RESPONSE_MASK).sum()).backward()
+    got = {name: parameter.grad.clone() for name, parameter in explainer.named_parameters()}
+    explainer.zero_grad()
+    prompt_BPW, table = explainer.embed_prompt(**example()), explainer.lm.get_input_embeddings()
+    loss = 0.0
+    for row in range(2):
+        prompt_PW, length = prompt_BPW[row][MASK[row].bool()], int(RESPONSE_MASK[row].sum())
+        whole_SW = torch.cat([prompt_PW, table(RESPONSE[row, :length])])
+        log_p_TV = explainer.lm(inputs_embeds=whole_SW[None]).logits[0, len(prompt_PW) - 1 : -1].log_softmax(-1)
+        loss = loss + log_p_TV.gather(1, RESPONSE[row, :length, None]).sum() + 0.3 * (log_p_TV.exp() * log_p_TV).sum()
     loss.backward()
     for name, parameter in explainer.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
+        assert got[name].abs().sum() > 0, name
+        torch.testing.assert_close(got[name], parameter.grad, atol=2e-5, rtol=1e-3, msg=name)
 
 
 def test_positions_start_at_zero_behind_the_padding():
@@ -111,22 +178,6 @@ def test_positions_start_at_zero_behind_the_padding():
     assert positions(mask_BS)[1].tolist() == [0, 1, 2, 3, 4, 5]
     assert positions(mask_BS)[2, 5] == 0
     assert positions(mask_BS).min() == 0
-
-
-def test_log_probabilities_are_a_slow_loop_over_softmax():
-    draw = torch.Generator().manual_seed(0)
-    logits_BTV = torch.randn(2, 3, 5, generator=draw) * 4
-    response_BT = torch.tensor([[0, 4, 2], [1, 1, 3]])
-    got_BT = response_log_probs(logits_BTV, response_BT)
-    for b in range(2):
-        for t in range(3):
-            weights = [math.exp(z) for z in logits_BTV[b, t].tolist()]
-            expected = math.log(weights[response_BT[b, t]] / sum(weights))
-            assert got_BT[b, t].item() == pytest.approx(expected, abs=1e-5)
-
-
-def test_log_probabilities_are_float32_whatever_the_logits_are():
-    assert response_log_probs(torch.zeros(1, 1, 4, dtype=torch.bfloat16), torch.tensor([[1]])).dtype == torch.float32
 
 
 def test_soft_vectors_start_about_as_long_as_token_embeddings():
@@ -153,29 +204,29 @@ def tokenizer():
     return train_tokenizer(["the sound is warm ."] * 3, VOCABULARY)
 
 
-def logits_of(explainer):
+def readings_of(explainer):
     with torch.no_grad():
-        return explainer.eval()(explainer.embed_prompt(**example()), MASK, RESPONSE, RESPONSE_MASK).logits
+        return read(explainer.eval()).log_prob_BT
 
 
 def test_an_explainer_is_read_back_as_it_was_saved(explainer, tokenizer, tmp_path):
     save_explainer(tmp_path, explainer.state_dict(), explainer, tokenizer)
     torch.manual_seed(99)
     back = load_explainer(tmp_path)
-    assert torch.equal(logits_of(back), logits_of(explainer))
+    assert torch.equal(readings_of(back), readings_of(explainer))
     assert back.node_width == 6
     assert {p.name for p in tmp_path.iterdir()} == {"lm", "connectors.safetensors", "explainer.json"}
 
 
 def test_what_is_saved_is_the_given_state_not_that_of_the_module(explainer, tokenizer, tmp_path):
     """Under ZeRO-3 the module on a rank holds shards; the gathered state is what counts."""
-    expected = logits_of(explainer)
+    expected = readings_of(explainer)
     state = {name: value.clone() for name, value in explainer.state_dict().items()}
     with torch.no_grad():
         for parameter in explainer.parameters():
             parameter.zero_()
     save_explainer(tmp_path, state, explainer, tokenizer)
-    assert torch.equal(logits_of(load_explainer(tmp_path)), expected)
+    assert torch.equal(readings_of(load_explainer(tmp_path)), expected)
 
 
 def test_nothing_that_is_saved_is_a_pickle(explainer, tokenizer, tmp_path):
@@ -202,7 +253,7 @@ def test_adapters_are_saved_alone_and_read_back_on_their_base(tokenizer, tmp_pat
     assert json.loads((saved / "adapter_config.json").read_text())["r"] == 2
     assert not (saved / "model.safetensors").exists()
     back = load_explainer(tmp_path / "tuned")
-    torch.testing.assert_close(logits_of(back), logits_of(explainer))
+    torch.testing.assert_close(readings_of(back), readings_of(explainer))
     learning = {name for name, p in back.lm.named_parameters() if p.requires_grad}
     assert learning
     assert all("lora_" in name for name in learning)

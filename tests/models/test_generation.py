@@ -62,13 +62,18 @@ def without_cache(lm, prompt_PW, uniform_T=None):
     return tokens
 
 
+def spoken(*args):
+    made = generate(*args)
+    return made.response_BT, made.mask_BT
+
+
 def tokens_of(response_T, mask_T):
     return response_T[mask_T.bool()].tolist()
 
 
 def test_greedy_is_a_loop_without_cache(lm):
     prompt_BPW, mask_BP = prompts()
-    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, None)
+    response_BT, mask_BT = spoken(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, None)
     for row in range(len(prompt_BPW)):
         expected = without_cache(lm, prompt_BPW[row][mask_BP[row].bool()])
         assert tokens_of(response_BT[row], mask_BT[row]) == expected
@@ -76,7 +81,7 @@ def test_greedy_is_a_loop_without_cache(lm):
 
 def test_greedy_is_transformers_own_token_for_token(lm):
     prompt_BPW, mask_BP = prompts()
-    response_BT, _ = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, None)
+    response_BT, _ = spoken(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, None)
     theirs_BT = lm.generate(
         inputs_embeds=prompt_BPW,
         attention_mask=mask_BP,
@@ -92,7 +97,7 @@ def test_greedy_is_transformers_own_token_for_token(lm):
 def test_the_prompts_used_here_end_at_different_lengths(lm):
     prompt_BPW, mask_BP = prompts(24)
     uniform_BT = uniforms(1, 0, list(range(24)), LENGTH)
-    _, mask_BT = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
+    _, mask_BT = spoken(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
     lengths = mask_BT.sum(1).tolist()
     assert len(set(lengths)) > 2
     assert min(lengths) < LENGTH
@@ -101,7 +106,7 @@ def test_the_prompts_used_here_end_at_different_lengths(lm):
 def test_sampling_is_a_loop_without_cache_on_the_same_uniforms(lm):
     prompt_BPW, mask_BP = prompts()
     uniform_BT = uniforms(7, 0, list(range(8)), LENGTH)
-    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
+    response_BT, mask_BT = spoken(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
     for row in range(len(prompt_BPW)):
         expected = without_cache(lm, prompt_BPW[row][mask_BP[row].bool()], uniform_BT[row].tolist())
         assert tokens_of(response_BT[row], mask_BT[row]) == expected
@@ -110,9 +115,9 @@ def test_sampling_is_a_loop_without_cache_on_the_same_uniforms(lm):
 def test_a_record_gets_the_same_text_alone_and_in_any_batch(lm):
     prompt_BPW, mask_BP = prompts()
     records = [40, 3, 17, 8, 99, 5, 61, 2]
-    together, _ = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniforms(7, 4, records, LENGTH))
+    together, _ = spoken(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniforms(7, 4, records, LENGTH))
     for row, record in enumerate(records):
-        alone, _ = generate(
+        alone, _ = spoken(
             lm,
             prompt_BPW[row : row + 1, mask_BP[row].bool()],
             mask_BP[row : row + 1, mask_BP[row].bool()],
@@ -127,7 +132,7 @@ def test_a_record_gets_the_same_text_alone_and_in_any_batch(lm):
 def test_behind_the_end_token_stand_fill_and_mask_zero(lm):
     prompt_BPW, mask_BP = prompts(24)
     uniform_BT = uniforms(1, 0, list(range(24)), LENGTH)
-    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
+    response_BT, mask_BT = spoken(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
     assert response_BT.shape == mask_BT.shape == (24, LENGTH)
     ended = 0
     for response, mask in zip(response_BT.tolist(), mask_BT.tolist(), strict=True):
@@ -141,7 +146,7 @@ def test_behind_the_end_token_stand_fill_and_mask_zero(lm):
 def test_where_all_rows_have_ended_the_rest_is_fill(lm):
     prompt_BPW, mask_BP = prompts(1)
     first = without_cache(lm, prompt_BPW[0][mask_BP[0].bool()])[0]
-    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, first, 11, LENGTH, None)
+    response_BT, mask_BT = spoken(lm, prompt_BPW, mask_BP, first, 11, LENGTH, None)
     assert response_BT.tolist() == [[first] + [11] * (LENGTH - 1)]
     assert mask_BT.tolist() == [[1] + [0] * (LENGTH - 1)]
 
@@ -150,8 +155,8 @@ def test_the_fill_may_be_the_end_token(lm):
     """As where a tokenizer has no padding token and pads with its end token."""
     prompt_BPW, mask_BP = prompts(24)
     uniform_BT = uniforms(1, 0, list(range(24)), LENGTH)
-    one, one_mask = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
-    two, two_mask = generate(lm, prompt_BPW, mask_BP, END, END, LENGTH, uniform_BT)
+    one, one_mask = spoken(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
+    two, two_mask = spoken(lm, prompt_BPW, mask_BP, END, END, LENGTH, uniform_BT)
     assert torch.equal(one_mask, two_mask)
     assert torch.equal(one * one_mask, two * two_mask)
 
@@ -160,7 +165,8 @@ def test_uniforms_are_a_function_of_seed_iteration_and_record_alone():
     one = uniforms(1, 2, [5, 9], 4)
     assert torch.equal(uniforms(1, 2, [9, 5, 7], 4)[:2], one.flip(0))
     assert torch.equal(uniforms(1, 2, [5], 3), one[:1, :3])
-    others = [uniforms(2, 2, [5], 4), uniforms(1, 3, [5], 4), uniforms(1, 2, [6], 4)]
+    assert torch.equal(uniforms(1, 2, [5, 5], 4, [0, 3])[:1], one[:1])
+    others = [uniforms(2, 2, [5], 4), uniforms(1, 3, [5], 4), uniforms(1, 2, [6], 4), uniforms(1, 2, [5], 4, [1])]
     assert all(not torch.isclose(other, one[:1]).any() for other in others)
 
 
@@ -182,7 +188,7 @@ def test_choices_follow_the_softmax():
     logits_V = torch.tensor([0.3, -1.0, 2.0, 0.0, 1.2, -0.5])
     draws = 20_000
     uniform_B = uniforms(11, 0, [0], draws)[0]
-    counts = torch.bincount(choose(logits_V.expand(draws, -1), uniform_B), minlength=6).double()
+    counts = torch.bincount(choose(logits_V.expand(draws, -1), uniform_B)[0], minlength=6).double()
     weights = [math.exp(z) for z in logits_V.tolist()]
     expected = torch.tensor([draws * weight / sum(weights) for weight in weights])
     chi_square = ((counts - expected).square() / expected).sum().item()
@@ -192,14 +198,14 @@ def test_choices_follow_the_softmax():
 def test_choices_invert_the_distribution_function():
     logits_V = torch.tensor([0.25, 0.5, 0.125, 0.125]).log()
     uniform_B = torch.tensor([0.0, 0.2, 0.3, 0.7, 0.76, 0.87, 0.88, 1 - 1e-12], dtype=torch.float64)
-    assert choose(logits_V.expand(8, -1), uniform_B).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert choose(logits_V.expand(8, -1), uniform_B)[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_token_of_probability_zero_is_never_chosen():
     logits_V = torch.tensor([-math.inf, 1.0, -math.inf, 1.0, -math.inf])
     uniform_B = torch.linspace(0, 1 - 1e-9, 501, dtype=torch.float64)
-    assert set(choose(logits_V.expand(501, -1), uniform_B).tolist()) == {1, 3}
+    assert set(choose(logits_V.expand(501, -1), uniform_B)[0].tolist()) == {1, 3}
 
 
 def test_greedy_takes_the_likeliest():
-    assert choose(torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), None).tolist() == [1, 0]
+    assert choose(torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), None)[0].tolist() == [1, 0]

@@ -124,6 +124,36 @@ def test_a_layer_has_pygs_gradients():
         torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-4, rtol=1e-4)
 
 
+def test_several_edges_between_the_same_two_nodes_count_each():
+    ours, theirs = random_layer(), random_layer(HGTConv, seed=5)
+    theirs.load_state_dict(ours.state_dict())
+    states = random_states()
+    edges = {relation: torch.cat([index, index[:, :2]], dim=1) for relation, index in random_edges(3).items()}
+    for layer in (ours, theirs):
+        sum(state_ND.square().sum() for state_ND in layer(states, edges).values()).backward()
+    expected = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-4, rtol=1e-4)
+
+
+def test_a_graph_without_edges_leaves_states_of_their_own():
+    layer, states = random_layer(), random_states()
+    edges = {relation: torch.zeros(2, 0, dtype=torch.long) for relation in RELATIONS}
+    new = layer(states, edges)
+    for kind, state_ND in states.items():
+        gate = torch.sigmoid(layer.skip[kind])
+        torch.testing.assert_close(new[kind], gate * layer.out_lin.lins[kind].bias + (1 - gate) * state_ND)
+    sum(state_ND.sum() for state_ND in new.values()).backward()
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_scores_of_any_size_stay_finite(scale):
+    """exp(score) of the largest would overflow."""
+    layer, states = random_layer(), {kind: state_ND * scale for kind, state_ND in random_states().items()}
+    new = layer(states, random_edges())
+    assert all(torch.isfinite(state_ND).all() for state_ND in new.values())
+
+
 def rating_model(seed=0, **options):
     torch.manual_seed(seed)
     config = HGTConfig(**{"width": D, "heads": H, "mlp_width": 12} | options)

@@ -261,8 +261,8 @@ def test_a_real_checkpoint_tells_its_published_story(stories):
     with torch.no_grad():
         prompt_BPW = lm.get_input_embeddings()(torch.tensor([[tokenizer.bos_token_id]]))
     mask_BP = torch.ones(1, 1, dtype=torch.long)
-    response_BT, mask_BT = generate(lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, tokenizer.pad_token_id, 60, None)
-    text = tokenizer.decode(response_BT[0][mask_BT[0].bool()], skip_special_tokens=True).strip()
+    made = generate(lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, tokenizer.pad_token_id, 60, None)
+    text = tokenizer.decode(made.response_BT[0][made.mask_BT[0].bool()], skip_special_tokens=True).strip()
     assert text.startswith(STORY)
 
 
@@ -273,5 +273,5 @@ def test_a_real_checkpoint_tells_the_same_story_behind_padding(stories):
         prompt_BPW = lm.get_input_embeddings()(torch.tensor([[pad, pad, pad, begin]]))
     mask_BP = torch.tensor([[0, 0, 0, 1]])
     assert positions(mask_BP)[0, -1] == 0
-    response_BT, _ = generate(lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, pad, 40, None)
-    assert tokenizer.decode(response_BT[0]).strip().startswith(STORY[:60])
+    made = generate(lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, pad, 40, None)
+    assert tokenizer.decode(made.response_BT[0]).strip().startswith(STORY[:60])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from launch import evaluate, shards
+from launch import dealing, evaluate
 from launch.evaluate import EvaluateConfig
 from launch.scoring import StandardConfig
 from lightning_modules import collectives
@@ -29,8 +29,8 @@ def test_rows_come_in_order_whatever_the_ranks(monkeypatch, world, n):
         [rows_of(range(n)[start : start + 4]) for start in range(0, n, 4)[rank::world]] for rank in range(1, world)
     ]
     monkeypatch.setattr(collectives, "gather_objects", lambda own: [own, *others])
-    monkeypatch.setattr(shards, "ranks", lambda: (0, world))
-    merged = shards.rows(rows_of, range(n), 4)
+    monkeypatch.setattr(dealing, "ranks", lambda: (0, world))
+    merged = dealing.rows(rows_of, range(n), 4)
     assert merged[:, 0].tolist() == list(range(n))
     assert merged[:, 1].tolist() == [min(4, n - value // 4 * 4) for value in range(n)]
 

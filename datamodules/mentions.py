@@ -1,0 +1,74 @@
+"""Which concepts each record mentions, with opinion and polarity, where the source names none.
+
+Whatever is fitted, is fitted on the texts and ratings of train alone, then looked up in all.
+"""
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.concepts import ConceptOptions
+from datamodules.extraction import Extractor, Found, fit_extractor
+from datamodules.noun_chunks import fit_noun_chunks
+from datamodules.opinions import lexicon
+from datamodules.records import Codes, Mentions, normalise
+from datamodules.sentences import split_sentences
+from metrics.errors import InputError
+
+
+def rating_signs(rating_R: np.ndarray, low: float, high: float) -> np.ndarray:
+    """-1, 0 or 1 [R]: below, at or above the middle of the scale."""
+    return np.sign(rating_R - (low + high) / 2).astype(np.int8)
+
+
+def fitted_extractor(
+    texts: Sequence[str], sign_R: np.ndarray, train_R: np.ndarray, options: ConceptOptions, by_sentence: bool
+) -> Extractor:
+    """An extractor by `concept_source`, fitted on the train texts, or on each of their sentences as a text of its own.
+
+    Frequencies count sentences where sentences are what is explained with: in whole reviews every feature is frequent.
+    """
+    rows = np.flatnonzero(train_R).tolist()
+    whole = ((texts[row], int(sign_R[row])) for row in rows)
+    parts = ((" ".join(part), sign) for text, sign in whole for part in split_sentences(text.split()))
+    return _FITS.get(options.concept_source, fit_extractor)(parts if by_sentence else whole, options)
+
+
+def listed(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extractor:
+    """An extractor of the concepts of a user's list; nothing is fitted."""
+    path = Path(options.concept_list)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"concept_list={path} cannot be read ({error}): give a text file, one concept a line.") from None
+    names = list(dict.fromkeys(normalise(line).lower() for line in lines if line.strip()))
+    if not names:
+        raise InputError(f"concept_list={path} names no concept: write one a line.")
+    return Extractor({tuple(name.split()): name for name in names}, dict(lexicon()))
+
+
+_FITS: dict[str, Callable[[Iterable[tuple[str, int]], ConceptOptions], Extractor]] = {
+    "list": listed,
+    "spacy": fit_noun_chunks,
+}
+
+
+def mentions_of(found_R: Iterable[list[Found]], sign_R: np.ndarray, concepts: list[str]) -> Mentions:
+    """What was found in each record, in columns; an opinion whose sign is not known takes that of the rating."""
+    size, concept, opinion, polarity = array("q", [0]), array("i"), array("i"), array("b")
+    opinions = Codes()
+    for found, sign in zip(found_R, sign_R.tolist(), strict=True):
+        size.append(len(found))
+        for mention in found:
+            concept.append(mention.concept)
+            opinion.append(opinions[mention.opinion])
+            polarity.append(mention.polarity or sign)
+    columns = (np.array(column) for column in (concept, opinion, polarity))
+    return Mentions(np.cumsum(np.array(size)), *columns, concepts, list(opinions))
+
+
+def found_in(texts: Iterable[str], extractor: Extractor) -> Iterator[list[Found]]:
+    """The concepts of each tokenised text."""
+    return (extractor.find(text.lower().split()) for text in texts)

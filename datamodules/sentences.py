@@ -1,0 +1,76 @@
+"""The sentences of a review that explain its rating.
+
+The field's data sets (NLG4RS and what follows it) keep one sentence a review, one that names a feature. Here:
+
+1. Of all sentences with `sentence_min_words` to `sentence_max_words` words those that name a concept are candidates.
+2. Candidates with an opinion on a concept come first, then those whose opinions agree with the rating, then those
+   nearest to TYPICAL words, then those that stand earlier.
+3. The best `sentences` are kept, in the order of the review; a review without a candidate explains nothing and is left
+   out, counted.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from datamodules.extraction import Extractor, Found
+from datamodules.opinions import ENDS
+from metrics.errors import InputError
+
+TYPICAL = 13  # words: the mean of the field's data sets is 12 to 15
+_CLOSERS = frozenset(")\"'")
+
+
+@dataclass(frozen=True)
+class SentenceOptions:
+    """What explains a rating: the text as it is, or sentences chosen from it."""
+
+    explanation: str = field(
+        default="",
+        metadata={"help": "whole: the text as it is; sentence: chosen from it by its concepts; empty: by the format"},
+    )
+    sentences: int = field(default=1, metadata={"help": "explanation=sentence: how many to keep, at most"})
+    sentence_min_words: int = field(default=4, metadata={"help": "explanation=sentence: fewest words of one"})
+    sentence_max_words: int = field(default=30, metadata={"help": "explanation=sentence: most words of one"})
+
+    def __post_init__(self) -> None:
+        if self.explanation not in ("", "whole", "sentence"):
+            raise InputError(f"explanation={self.explanation} is unknown: use whole or sentence.")
+        if self.sentences < 1:
+            raise InputError(f"sentences={self.sentences} must be 1 or more.")
+        if not 1 <= self.sentence_min_words <= self.sentence_max_words:
+            raise InputError(
+                f"sentence_min_words={self.sentence_min_words} must be 1 or more and not above "
+                f"sentence_max_words={self.sentence_max_words}."
+            )
+
+
+def split_sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The sentences of a tokenised text: each ends with its marks and the quotes and brackets that close behind them."""
+    start = 0
+    for place, word in enumerate(words):
+        following = words[place + 1] if place + 1 < len(words) else ""
+        ends = word in ENDS or (word in _CLOSERS and place > start and words[place - 1] in ENDS)
+        if ends and following not in ENDS and following not in _CLOSERS:
+            yield words[start : place + 1]
+            start = place + 1
+    if start < len(words):
+        yield words[start:]
+
+
+def choose(text: str, sign: int, extractor: Extractor, options: SentenceOptions) -> tuple[str, list[Found]]:
+    """(explanation, its concepts) from a tokenised review whose rating has `sign`; ("", []) where none qualifies."""
+    offers = []
+    for place, words in enumerate(split_sentences(text.lower().split())):
+        if options.sentence_min_words <= len(words) <= options.sentence_max_words:
+            found = extractor.find(words)
+            if found:
+                judged = any(mention.opinion for mention in found)
+                agrees = sum(mention.polarity for mention in found) * sign > 0
+                rank = (not judged, not agrees, abs(len(words) - TYPICAL), place)
+                offers.append((rank, place, words, found))
+    kept = sorted(sorted(offers)[: options.sentences], key=lambda offer: offer[1])
+    mentions: dict[int, Found] = {}
+    for _, _, _, found in kept:
+        for mention in found:
+            mentions.setdefault(mention.concept, mention)
+    return " ".join(word for _, _, words, _ in kept for word in words), list(mentions.values())
