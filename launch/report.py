@@ -2,24 +2,35 @@
 
     python launch/report.py run=runs/mine
 
-Training writes it at its end; this command writes it anew, also of a run that is not finished.
+Training writes it at its end; this command writes it anew, also of a run that is not finished. `leaderboard_page` is
+the like for several runs (launch/evaluate.py runs=[...] out=table.html).
 """
 
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
 from launch.config import command
 from launch.report_charts import charts
-from launch.report_folder import PREDICTIONS, STAGES, Run, read_run
+from launch.report_folder import BACKBONE, FULL, PREDICTIONS, STAGES, Run, read_run
+from launch.report_groups import breakdown
 from launch.report_html import Html, join, pairs, tag
+from launch.report_plots import plots
 from launch.report_results import definitions, results, verdict
 from launch.report_samples import COUNT, samples
 
 STYLE = Path(__file__).with_name("report.css")
-# Nothing may be fetched or run, whatever the texts hold.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
+# Nothing may be fetched and nothing but the search box's script run, whatever the texts hold.
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-"
+    f"{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
+)
 TITLES = {
     "rating": "Rating",
     "explanation": "Explanation",
@@ -53,21 +64,46 @@ def write_report(run_dir: Path) -> Path:
 def page(run: Run) -> str:
     """The report as HTML."""
     name = run.path.resolve().name
-    sections = [section for section in (*_results(run), *_curves(run), *_samples(run), *_setting(run)) if section[2]]
-    links = (tag("a", title, href=f"#{key}") for key, title, _ in sections)
+    parts = (*_results(run), *_curves(run), *_samples(run), *_setting(run))
+    return _page(f"{name}: LLM2ER-EQR run", _headline(run, name), [section for section in parts if section[2]])
+
+
+def leaderboard_page(tree: Mapping[str, Any], predictions: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """The page of several systems: the tree of launch/leaderboard.py and what each system wrote."""
+    names = list(tree["systems"])
+    headline = join(
+        [
+            tag("p", "Explained recommendations", class_="kicker"),
+            tag("h1", f"{len(names)} systems on {tree['n']:,} records"),
+            tag("p", ", ".join(names), class_="facts"),
+        ]
+    )
+    sections = [
+        ("results", "Leaderboard", results(tree)),
+        ("groups", "Cold to warm", breakdown(tree.get("groups", {}))),
+        ("plots", "Lengths and ratings", plots(predictions)),
+        ("samples", "Explanations", samples(predictions, names[-1])),
+        ("definitions", "What the numbers mean", definitions(tree)),
+    ]
+    return _page(f"{len(names)} systems", headline, [section for section in sections if section[2]])
+
+
+def _page(title: str, headline: Html, sections: Sequence[Section]) -> str:
+    links = (tag("a", name, href=f"#{key}") for key, name, _ in sections)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", f"{name}: LLM2ER-EQR run"),
+        tag("title", title),
         tag("style", Html(STYLE.read_text(encoding="utf-8"))),
     )
     body = tag(
         "body",
-        tag("header", _headline(run, name), tag("nav", *links, aria_label="Sections"), class_="top"),
+        tag("header", headline, tag("nav", *links, aria_label="Sections"), class_="top"),
         tag("main", *(_section(*section) for section in sections)),
+        tag("script", Html(SCRIPT)),
     )
     return "<!doctype html>\n" + tag("html", head, "\n", body, lang="en") + "\n"
 
@@ -131,7 +167,11 @@ def _missing(run: Run) -> list[str]:
 
 
 def _results(run: Run) -> list[Section]:
-    return [("results", "Results", results(run.metrics))] if run.metrics.get("systems") else []
+    return [
+        ("results", "Results", results(run.metrics) if run.metrics.get("systems") else Html()),
+        ("groups", "Cold to warm", breakdown(run.metrics.get("groups", {}))),
+        ("plots", "Lengths and ratings", plots(run.predictions)),
+    ]
 
 
 def _curves(run: Run) -> list[Section]:
@@ -155,7 +195,8 @@ def _samples(run: Run) -> list[Section]:
         "high. Open a concept for the path that led to it. Marked in the texts: candidate concepts, as the "
         "metrics find them."
     )
-    return [("samples", "Explanations", join([tag("p", note, class_="note"), samples(run.predictions)]))]
+    leading = FULL if FULL in run.predictions else BACKBONE
+    return [("samples", "Explanations", join([tag("p", note, class_="note"), samples(run.predictions, leading)]))]
 
 
 def _setting(run: Run) -> list[Section]:

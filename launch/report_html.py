@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-VOID = {"meta"}
+VOID = {"meta", "input"}
 
 
 class Html(str):

@@ -2,96 +2,39 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from launch.leaderboard_text import mark
 from launch.report_folder import BACKBONE, FULL
 from launch.report_html import Html, join, table, tag, unseen
+from metrics.catalog import ALL, DRIVERS, Metric
+from metrics.significance import SIGNIFICANT
 
 Scores = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of the results."""
-
-    key: str
-    name: str
-    better: str  # higher, lower, or empty where neither is
-    digits: int
-    definition: str
-
-
-TEXT = (
-    Metric("bleu_1", "BLEU-1", "higher", 2, "Corpus BLEU of word order 1 against the one reference, unsmoothed, x100."),
-    Metric("bleu_3", "BLEU-3", "higher", 2, "The same with orders 1 to 3."),
-    Metric("bleu_4", "BLEU-4", "higher", 2, "The same with orders 1 to 4."),
-    Metric("rouge_1_f", "ROUGE-1", "higher", 2, "F of shared words, counted as sets (the field's script), x100."),
-    Metric(
-        "rouge_l_f",
-        "ROUGE-L",
-        "higher",
-        2,
-        "F of the longest common subsequence with beta = P/R (the field's script: below the usual F1), x100.",
-    ),
-    Metric("distinct_1", "Distinct-1", "higher", 2, "Different words by all words, over all explanations, x100."),
-    Metric("distinct_2", "Distinct-2", "higher", 2, "Different word pairs by all word pairs, x100."),
-    Metric("usr", "USR", "higher", 4, "Number of different explanations by the number of explanations."),
-)
-CONCEPTS = (
-    Metric(
-        "cmr",
-        "CMR",
-        "higher",
-        4,
-        "Share of an explanation's concepts that the user or the item has in train (variant: union of the two), mean "
-        "over explanations that name a concept.",
-    ),
-    Metric(
-        "cor",
-        "COR",
-        "lower",
-        4,
-        "Overlap of the concepts of two explanations of one item (variant: Jaccard), mean over pairs, then items. "
-        "Texts without concepts win it, hence the concept rate beside it.",
-    ),
-    Metric("concept_rate", "Concept rate", "", 4, "Share of explanations that name any concept."),
-    Metric("fmr", "FMR", "higher", 4, "Share of explanations that name a concept of their record."),
-    Metric("fcr", "FCR", "higher", 4, "Share of all train concepts that are named at least once."),
-    Metric("div", "DIV", "lower", 4, "Mean number of concepts that two explanations share."),
-    Metric("rmse", "RMSE", "lower", 4, "Root mean squared error of the predicted rating, clipped to the scale."),
-    Metric("mae", "MAE", "lower", 4, "Mean absolute error of the predicted rating, clipped to the scale."),
-)
-DRIVERS = (
-    Metric(
-        "driver_precision", "Precision", "higher", 4, "Of the concepts that are named, the share that drove the rating."
-    ),
-    Metric("driver_recall", "Recall", "higher", 4, "Of the concepts that drove the ratings, the share that is named."),
-    Metric(
-        "names_a_driver",
-        "Names a driver",
-        "higher",
-        4,
-        "Share of explanations that name a concept that drove the rating.",
-    ),
-    Metric(
-        "polarity_agreement",
-        "Polarity agreement",
-        "higher",
-        4,
-        "Of the drivers that are named, the share with their polarity.",
-    ),
-)
+TABLES = {
+    "Text": ("bleu_1", "bleu_3", "bleu_4", "rouge_1_f", "rouge_2_f", "rouge_l_f", "distinct_1", "distinct_2", "usr"),
+    "Concepts": ("cmr", "cor", "concept_rate", "list_rate", "fmr", "fcr", "div"),
+    "Ratings": ("rmse", "mae", "rmse_bias", "sentiment_match", "sentiment_match_balanced"),
+    "Text by standard libraries": ("sacrebleu", "chrf", *(f"rouge_score_{k}_f" for k in "12l"), "self_bleu"),
+    "Text by models": ("bert_score_f", "sentence_cosine", "perplexity", "bart_score", "mauve"),
+}
 JUDGED = ("bleu_4", "rouge_1_f", "rouge_l_f", "cmr", "cor")
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """Whether EQR beats its backbone, judged by whether their intervals are apart; never more than that."""
+    """Whether EQR beats its backbone, by the paired test, or where there is none by whether intervals are apart."""
     systems = metrics["systems"]
     if absent := [name for name in (BACKBONE, FULL) if name not in systems]:
         return f"No verdict on {FULL} yet: there are no metrics of {_listed(absent)}."
     full, backbone = systems[FULL], systems[BACKBONE]
-    signs = {metric.name: _apart(metric, full, backbone) for metric in (*TEXT, *CONCEPTS) if metric.key in JUDGED}
+    tested = metrics.get("comparisons", {}).get(FULL) and metrics.get("baseline") == BACKBONE
+    judged = [ALL[key] for key in JUDGED]
+    signs: dict[str, int | None]
+    if tested:
+        signs = {m.name: mark(metrics, FULL, m) for m in judged if m.key in metrics["comparisons"][FULL]}
+    else:
+        signs = {metric.name: _apart(metric, full, backbone) for metric in judged}
     names = {sign: [name for name, sign_of in signs.items() if sign_of == sign] for sign in (1, -1, 0)}
     kinds = [sign for sign, found in names.items() if found]
     if not kinds:
@@ -106,7 +49,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         parts = [f"{told[sign]} {_listed(names[sign])}" for sign in kinds]
         sentence = f"Against its backbone {BACKBONE}, {FULL} is {'; '.join(parts)}."
     rates = [scores.get("concept_rate") for scores in (full, backbone)]
-    if signs["COR"] == 1 and None not in rates and rates[0] < rates[1]:
+    if signs.get("COR") == 1 and None not in rates and rates[0] < rates[1]:
         sentence += " Its explanations name concepts less often, which alone lowers COR."
     return sentence
 
@@ -127,38 +70,68 @@ def _listed(names: list[str]) -> str:
 def results(metrics: Mapping[str, Any]) -> Html:
     """The tables of all systems, and what could not be computed."""
     systems: Mapping[str, Scores] = metrics["systems"]
-    parts = [
-        _table("Text", TEXT, systems),
-        _table("Concepts and ratings", CONCEPTS, systems),
-        _table("What drove the ratings (planted in this corpus)", DRIVERS, metrics.get("drivers") or {}),
+    parts = [_table(caption, keys, systems, metrics) for caption, keys in TABLES.items()]
+    parts.append(
+        _table(
+            "What drove the ratings (planted in this corpus)",
+            tuple(metric.key for metric in DRIVERS),
+            metrics.get("drivers") or systems,
+            metrics,
+        )
+    )
+    compared = metrics.get("comparisons")
+    marks = (
+        f"Triangle: better (\N{BLACK UP-POINTING TRIANGLE}) or worse (\N{BLACK DOWN-POINTING TRIANGLE}) than "
+        f"{metrics['baseline']} in a paired test on the same records, p < {SIGNIFICANT} after Holm's correction. "
+        if compared
+        else ""
+    )
+    seeds = {scores.get("seeds", 1) for scores in systems.values()}
+    spread = "\N{PLUS-MINUS SIGN}: standard deviation over seeds. " if max(seeds, default=1) > 1 else ""
+    parts.append(
         tag(
             "p",
-            "Bold: best of its column. Small: 95 % bootstrap interval over the test records (COR: over items); "
-            "none where no valid one exists. ",
+            f"Bold: best of its column. {marks}{spread}Small: 95 % interval over the test records (COR: over items). ",
             tag("a", "What each metric is", href="#definitions"),
             class_="note",
-        ),
-    ]
-    for name, scores in systems.items():
-        if skipped := scores.get("skipped"):
-            parts.append(tag("p", f"Not computed for {name}: {'; '.join(map(str, skipped))}.", class_="note"))
+        )
+    )
+    parts += _not_computed(systems)
     return join(parts)
 
 
-def _table(caption: str, columns: tuple[Metric, ...], systems: Mapping[str, Scores]) -> Html:
+def _not_computed(systems: Mapping[str, Scores]) -> list[Html]:
+    reasons: dict[str, list[str]] = {}
+    for name, scores in systems.items():
+        for reason in scores.get("skipped") or []:
+            reasons.setdefault(str(reason), []).append(name)
+    lines = [tag("li", f"for {_listed(names)}: {reason}.") for reason, names in reasons.items()]
+    if not lines:
+        return []
+    return [tag("details", tag("summary", "Not computed"), tag("ul", *lines, class_="note"), class_="more")]
+
+
+def _table(caption: str, keys: tuple[str, ...], systems: Mapping[str, Scores], tree: Mapping[str, Any]) -> Html:
+    columns = [ALL[key] for key in keys]
     shown = [metric for metric in columns if any(_is_number(scores.get(metric.key)) for scores in systems.values())]
     if not shown:
         return Html()
     best = {metric.key: _best(metric, systems) for metric in shown}
     rows = [
-        [name, *(_cell(metric, scores, best[metric.key]) for metric in shown)]
+        [_system(name, scores), *(_cell(metric, name, scores, best[metric.key], tree) for metric in shown)]
         for name, scores in systems.items()
         if any(_is_number(scores.get(metric.key)) for metric in shown)
     ]
-    return table(caption, ["System", *map(_heading, shown)], rows, "results")
+    return table(caption, ["System", *map(heading, shown)], rows, "results")
 
 
-def _heading(metric: Metric) -> Html:
+def _system(name: str, scores: Scores) -> Html:
+    seeds = [tag("small", f"{scores['seeds']} seeds")] if scores.get("seeds", 1) > 1 else []
+    return join([name, *seeds])
+
+
+def heading(metric: Metric) -> Html:
+    """A column's name with an arrow that tells which way is better."""
     arrow = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}.get(metric.better)
     sign = [tag("span", arrow, aria_hidden="true"), unseen(f"{metric.better} is better")] if arrow else []
     return tag("span", join([metric.name, " ", *sign]), title=metric.definition)
@@ -174,13 +147,21 @@ def _best(metric: Metric, systems: Mapping[str, Scores]) -> float | None:
     return max(values) if metric.better == "higher" else min(values)
 
 
-def _cell(metric: Metric, scores: Scores, best: float | None) -> Html:
+def _cell(metric: Metric, name: str, scores: Scores, best: float | None, tree: Mapping[str, Any]) -> Html:
     value, bounds = scores.get(metric.key), scores.get(f"{metric.key}_ci")
     if not _is_number(value):
         return join([tag("span", "\N{EN DASH}", aria_hidden="true"), unseen("no value")])
     text = f"{value:.{metric.digits}f}"
     is_best = best is not None and round(value, metric.digits) == best
     parts = [tag("strong", text, unseen(" best")) if is_best else tag("span", text)]
+    if sign := mark(tree, name, metric) if tree.get("comparisons") else 0:
+        triangle = "\N{BLACK UP-POINTING TRIANGLE}" if sign > 0 else "\N{BLACK DOWN-POINTING TRIANGLE}"
+        p = tree["comparisons"][name][metric.key]["p_holm"]
+        told = f"{'better' if sign > 0 else 'worse'} than {tree['baseline']}, p {p:.2g}"
+        class_ = "better" if sign > 0 else "worse"
+        parts.append(tag("span", " ", tag("i", triangle, aria_hidden="true"), unseen(told), class_=class_, title=told))
+    if _is_number(spread := scores.get(f"{metric.key}_sd")):
+        parts.append(tag("small", f"\N{PLUS-MINUS SIGN} {spread:.{metric.digits}f}"))
     if bounds:
         parts.append(tag("small", "\N{EN DASH}".join(f"{bound:.{metric.digits}f}" for bound in bounds)))
     return join(parts)
@@ -191,10 +172,15 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def definitions(metrics: Mapping[str, Any]) -> Html:
-    """What the suite is, what each metric shown is, and how the verdict was reached."""
-    entries = [(metric.name, metric.definition) for metric in (*TEXT, *CONCEPTS)]
-    if metrics.get("drivers"):
-        entries += [(metric.name, metric.definition) for metric in DRIVERS]
+    """What the suite is, what each metric shown is, and how systems were compared."""
+    systems = metrics["systems"].values()
+    shown = [
+        ALL[key]
+        for keys in (*TABLES.values(), tuple(metric.key for metric in DRIVERS))
+        for key in keys
+        if any(key in scores for scores in (*systems, *(metrics.get("drivers") or {}).values()))
+    ]
+    signatures = {f"{key}: {text}" for scores in systems for key, text in scores.items() if key.endswith("_signature")}
     return join(
         [
             tag(
@@ -203,13 +189,22 @@ def definitions(metrics: Mapping[str, Any]) -> Html:
                 "test records. COR and CMR have no published formula; the variants named here are comparable among "
                 "runs of this project alone.",
             ),
-            tag(
-                "p",
-                f"Verdict: {_listed([m.name for m in (*TEXT, *CONCEPTS) if m.key in JUDGED])} are judged; clear means "
-                "that the two 95 % intervals do not overlap. That is cautious: intervals that overlap do not show that "
-                "two systems are equal. The intervals tell the chance of the test records, not that of training again "
-                "with another seed.",
-            ),
-            tag("dl", *(tag("div", tag("dt", name), tag("dd", definition)) for name, definition in entries)),
+            tag("p", _method(metrics)),
+            *(tag("p", tag("code", text), class_="note") for text in sorted(signatures)),
+            tag("dl", *(tag("div", tag("dt", metric.name), tag("dd", metric.definition)) for metric in shown)),
         ]
+    )
+
+
+def _method(metrics: Mapping[str, Any]) -> str:
+    ending = " Intervals and tests tell the chance of the test records, not that of training again with another seed."
+    if metrics.get("comparisons"):
+        return (
+            f"Systems are compared with {metrics['baseline']} on the same records: approximate randomisation (for "
+            "several seeds the paired bootstrap, for metrics that count differences the jackknife), p corrected by "
+            "Holm over the metrics compared." + ending
+        )
+    return (
+        f"Verdict: {_listed([ALL[key].name for key in JUDGED])} are judged; clear means that the two 95 % intervals do "
+        "not overlap. That is cautious: intervals that overlap do not show that two systems are equal." + ending
     )

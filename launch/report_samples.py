@@ -5,10 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.report_folder import BACKBONE, FULL
 from launch.report_html import Html, join, tag, unseen
+from metrics.rouge import rouge_l
 
 COUNT = 20
+EXTREMES = 5
+SEARCHED = 400  # records under the search box: the page stays small
+SHORT = 300  # characters of a text there
 REFERENCE = "Reference"
 MAX_CHARACTERS = 3000  # of a text; a policy that has collapsed can write pages
 
@@ -31,15 +34,56 @@ def choose(records: Sequence[Record], count: int = COUNT, seed: int = 0) -> list
     return [ordered[draw.randrange(low, high)] for low, high in zip(edges[:-1], edges[1:], strict=True)]
 
 
-def samples(predictions: Mapping[str, Sequence[Record]]) -> Html:
-    """A card for each chosen record; one that only one system explained shows that one alone."""
-    leading = FULL if FULL in predictions else BACKBONE
-    others = {name: _by_record(predictions[name]) for name in (BACKBONE, FULL) if name in predictions}
-    cards = []
-    for record in choose(predictions[leading]):
-        found = {name: record if name == leading else texts.get(record.get("record")) for name, texts in others.items()}
-        cards.append(_card(record, {name: other["explanation"] for name, other in found.items() if other is not None}))
-    return join(cards)
+def samples(predictions: Mapping[str, Sequence[Record]], leading: str) -> Html:
+    """Cards: the best and worst of the `leading` system, some from low to high ratings, and all that can be searched.
+
+    Good is what shares a long subsequence with its reference (ROUGE-L F). A record that only one system explained
+    shows that one alone.
+    """
+    others = {name: _by_record(rows) for name, rows in predictions.items() if name != leading}
+
+    def cards(records: Sequence[Record]) -> list[Html]:
+        return [_card(record, _texts(record, leading, predictions, others)) for record in records]
+
+    rows = predictions[leading]
+    score_N = rouge_l([row["explanation"] for row in rows], [row["reference"] for row in rows]).f_N
+    order = sorted(range(len(rows)), key=lambda place: (-score_N[place], str(rows[place].get("record")), place))
+    parts = [tag("h3", "From low to high predicted rating"), *cards(choose(rows))]
+    if len(rows) >= 2 * EXTREMES:
+        best, worst = ([rows[place] for place in part] for part in (order[:EXTREMES], order[: -EXTREMES - 1 : -1]))
+        parts += [tag("h3", f"Nearest to the reference ({leading}, ROUGE-L)"), *cards(best)]
+        parts += [tag("h3", f"Farthest from the reference ({leading}, ROUGE-L)"), *cards(worst)]
+    found = choose(rows, SEARCHED)
+    lines = [_line(record, _texts(record, leading, predictions, others)) for record in found]
+    label = f"{len(found):,} of {len(rows):,} records" if len(found) < len(rows) else f"All {len(rows):,} records"
+    box = tag("input", type="search", id="search", data_search="#searched", aria_label="Search the explanations")
+    field = tag("p", tag("label", "Search ", for_="search"), box, " ", tag("span", "", id="search-count"), hidden="")
+    return join([*parts, tag("h3", label), field, tag("div", *lines, id="searched")])
+
+
+def _texts(
+    record: Record,
+    leading: str,
+    predictions: Mapping[str, Sequence[Record]],
+    others: Mapping[str, Mapping[Any, Record]],
+) -> dict[str, str]:
+    found = {name: record if name == leading else others[name].get(record.get("record"), {}) for name in predictions}
+    return {name: other["explanation"] for name, other in found.items() if other}
+
+
+def _line(record: Record, texts: Mapping[str, str]) -> Html:
+    """A record in a few lines, for the search."""
+    who = f"{record.get('user', '?')} on {record.get('item', '?')}"
+    ratings = [
+        f"{name} {record[key]:.{digits}f}"
+        for name, key, digits in (("rated", "rating", 1), ("predicted", "predicted_rating", 2))
+        if record.get(key) is not None
+    ]
+    shown = {REFERENCE: record["reference"], **texts}.items()
+    parts = [
+        tag("p", tag("b", name), " ", highlight(text[:SHORT], record.get("concepts") or [])) for name, text in shown
+    ]
+    return tag("article", tag("p", ", ".join([who, *ratings]), class_="quiet"), *parts, class_="line-card")
 
 
 def _by_record(records: Sequence[Record]) -> dict[Any, Record]:

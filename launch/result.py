@@ -9,18 +9,19 @@ import numpy as np
 import torch
 
 from datamodules.corpus import Corpus
-from datamodules.importers.embedded import load_truth
 from datamodules.predictions import predictions
 from datamodules.quality import pad
-from launch.evaluate import train_knowledge
+from launch.faithfulness import DRIVER_METRICS, driver_lines, drivers, has_truth
+from launch.knowledge import full_knowledge
+from launch.leaderboard import Judging, leaderboard
 from launch.report import write_report
 from launch.report_folder import BACKBONE, FULL
 from launch.stages import Run, write_jsonl
 from lightning_modules.collectives import barrier, world
+from metrics import paper
 from metrics.bootstrap import bootstrap, interval
-from metrics.phrases import PhraseMatcher
-from metrics.rating import fit_bias, predict_bias
-from metrics.suite import evaluate, format_table
+from metrics.suite import canonical, counts_of
+from metrics.table import format_table
 from models.language_model import load_tokenizer
 
 log = logging.getLogger("llm2er")
@@ -65,29 +66,34 @@ def frequent_sentences(corpus: Corpus, records: np.ndarray) -> dict[int, str]:
 
 
 def judge(run: Run, systems: dict[str, list[dict]]) -> dict:
-    """Metrics of every system, of the bias predictor, and of the planted drivers where the corpus knows them."""
+    """Metrics of every system and of the bias predictor, paired tests against the backbone, cold and warm groups."""
     corpus, resamples, seed = run.corpus, run.config.result.resamples, run.config.seed
-    knowledge = train_knowledge(corpus)
-    scores = {name: evaluate(rows, knowledge, resamples, seed) for name, rows in systems.items()}
+    knowledge = full_knowledge(corpus)
+    seeds = {name: [canonical(rows)] for name, rows in systems.items()}
+    measured = {name: [paper.measure(rows, knowledge, counts_of(rows)) for rows in own] for name, own in seeds.items()}
+    if has_truth(corpus):
+        for name, own in seeds.items():
+            measured[name][0].families.append(drivers(corpus, own[0]))
+    judging = Judging(resamples=resamples, seed=seed, groups=True)
+    judged = leaderboard(seeds, measured, knowledge, judging)
+    scores = judged["systems"]
+    # the rating model is the same for all; of the trivial answer it would only repeat the figures
     scores[FREQUENT] = {key: value for key, value in scores[FREQUENT].items() if not key.startswith(("rmse", "mae"))}
-    train, test = corpus.rows("train"), corpus.rows("test")
-    bias = fit_bias(
-        corpus.user_R[train], corpus.item_R[train], corpus.rating_R[train], len(corpus.users), len(corpus.items), 5.0
-    )
-    predicted = predict_bias(*bias, corpus.user_R[test], corpus.item_R[test])
-    rows = [
-        {"explanation": "", "reference": "-", "rating": float(corpus.rating_R[r]), "predicted_rating": float(p)}
-        for r, p in zip(test, predicted, strict=True)
-    ]
-    rated = evaluate(rows, knowledge, resamples, seed)
-    scores[BIAS] = {key: value for key, value in rated.items() if key.startswith(("rmse", "mae")) or key == "n"}
-    judged = {"n": len(test), "suite": "paper", "seed": seed, "systems": scores}
+    bias = {"rmse": "rmse_bias", "mae": "mae_bias"}
+    scores[BIAS] = {"n": judged["n"]} | {
+        f"{key}{part}": scores[BACKBONE][f"{source}{part}"]
+        for key, source in bias.items()
+        for part in ("", "_ci")
+        if f"{source}{part}" in scores[BACKBONE]
+    }
     if run.folder.done("ccr") and run.folder.done("hqar"):
         texts = {name: [row["explanation"] for row in rows] for name, rows in systems.items()}
         records = [row["record"] for row in systems[BACKBONE]]
         judged["rewards"] = {name: reward_scores(run, records, found) for name, found in texts.items()}
-    if (corpus.path / "truth.parquet").is_file():
-        judged["drivers"] = {name: driver_scores(corpus, rows) for name, rows in systems.items()}
+    if has_truth(corpus):
+        judged["drivers"] = {
+            name: {key: scores[name][key] for key in DRIVER_METRICS if key in scores[name]} for name in systems
+        }
     return judged
 
 
@@ -120,33 +126,6 @@ def reward_lines(rewards: dict[str, dict[str, Any]]) -> list[str]:
         ]
         lines.append(f"  {name:<32}" + "  ".join(told))
     return lines if rewards else []
-
-
-def driver_scores(corpus: Corpus, rows: list[dict]) -> dict[str, float]:
-    """How well explanations name what drove the rating, on a corpus whose truth was planted.
-
-    Precision: named concepts that are drivers; recall: drivers that are named; both over all records together.
-    `names_a_driver`: share of records that name at least one.
-    """
-    matcher, truth = PhraseMatcher(corpus.concepts), load_truth(corpus)
-    named = [matcher.find(row["explanation"]) for row in rows]
-    drivers = [set(truth[row["record"]]) for row in rows]
-    hits = [len(a & b) for a, b in zip(named, drivers, strict=True)]
-    return {
-        "driver_precision": sum(hits) / max(1, sum(map(len, named))),
-        "driver_recall": sum(hits) / max(1, sum(map(len, drivers))),
-        "names_a_driver": sum(hit > 0 for hit in hits) / len(rows),
-    }
-
-
-def driver_lines(drivers: dict[str, dict[str, float]]) -> list[str]:
-    """The planted-truth figures as text."""
-    if not drivers:
-        return []
-    lines = ["", "what drove the rating (planted in this corpus): precision, recall, share naming a driver"]
-    for name, row in drivers.items():
-        lines.append(f"  {name:<32}" + "  ".join(f"{value:.3f}" for value in row.values()))
-    return lines
 
 
 def examples(systems: dict[str, list[dict]], count: int, seed: int) -> str:

@@ -10,25 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metrics.phrases import ngrams, tokenize
+from metrics.text_counts import BLEU, MAX_ORDER, text_counts
 
-MAX_ORDER = 4
 STATISTICS = 2 * MAX_ORDER + 1
 
 
 def bleu_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
     """statistics_NS, whose sum over any records is what `corpus_bleu` needs of them."""
-    statistics_NS = np.zeros((len(hypotheses), STATISTICS))
-    for row, hypothesis, reference in zip(statistics_NS, hypotheses, references, strict=True):
-        words, expected = tokenize(hypothesis), tokenize(reference)
-        row[MAX_ORDER : 2 * MAX_ORDER] = [max(len(words) - order, 0) for order in range(MAX_ORDER)]
-        row[2 * MAX_ORDER] = len(expected)
-        for order in range(1, MAX_ORDER + 1):
-            ours, theirs = ngrams(words, order), ngrams(expected, order)
-            row[order - 1] = sum(min(ours.count(gram), theirs.count(gram)) for gram in set(ours) & set(theirs))
-            if row[order - 1] == 0:  # then no longer n-gram can match
-                break
-    return statistics_NS
+    return text_counts(hypotheses, references)[:, BLEU].astype(np.float64)
 
 
 def corpus_bleu(sums_S: np.ndarray, order: int) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 A resample is a row of weights: how often each record was drawn. A mean, a ratio of sums and corpus BLEU are
 functions of weighted sums of per-record statistics, so `weights @ statistics` is all the work; DIV takes the weights
-themselves. Metrics that count what is *different* among the records (USR, USN, corpus Distinct, FCR) have no valid
-interval of this kind: a resample misses a third of the records, which alone pushes them below their true value. They
-get none.
+themselves. Metrics that count what is *different* among the records (USR, USN, corpus Distinct, ENTR, FCR) have no
+valid interval of this kind: a resample misses a third of the records, which alone pushes them below their true value.
+They have the jackknife's (metrics/families.py).
 """
 
 # R resamples · N units that are drawn (records; items for COR)
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-CHUNK_WEIGHTS = 2**20
+CHUNK_WEIGHTS = 2**23  # at a time: 64 MiB of weights
 
 
 def bootstrap(
@@ -27,10 +27,10 @@ def bootstrap(
     chunk = max(CHUNK_WEIGHTS // n, 1)
     values = []
     for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn_RN = rng.integers(0, n, size=(rows, n)) + np.arange(rows)[:, None] * n
-        weights_RN = np.bincount(drawn_RN.ravel(), minlength=rows * n).reshape(rows, n)
-        values.append(statistic(weights_RN.astype(np.float64)))
+        weights_RN = np.empty((min(chunk, resamples - start), n))
+        for weights_N in weights_RN:
+            weights_N[:] = np.bincount(rng.integers(0, n, size=n), minlength=n)
+        values.append(statistic(weights_RN))
     return np.concatenate(values)
 
 

@@ -36,16 +36,23 @@ class PhraseMatcher:
 
     def find(self, text: str) -> set[int]:
         """Indices into `phrases` of those in `text`: left to right, longest first, each word used once."""
+        return {index for indices, _ in self._matches(text) for index in indices}
+
+    def covered(self, text: str) -> int:
+        """How many words of `text` belong to the phrases found in it."""
+        return sum(length for _, length in self._matches(text))
+
+    def _matches(self, text: str) -> list[tuple[list[int], int]]:
+        """(indices, number of words) of each phrase found."""
         words = tokenize(text.lower())
-        found: set[int] = set()
-        start = 0
+        matches, start = [], 0
         while start < len(words):
             step = 1
             for length in self._lengths.get(words[start], ()):
                 indices = self._indices.get(tuple(words[start : start + length]))
                 if indices is not None:
-                    found.update(indices)
+                    matches.append((indices, length))
                     step = length
                     break
             start += step
-        return found
+        return matches

@@ -1,7 +1,12 @@
-"""The predictions file: one JSON object a line, what a system said of each record and what it should have said."""
+"""The predictions file: what a system said of each record and what it should have said, by any program.
 
+One JSON object a line (`.gz` too), or the `generated.txt` of PETER, PEPLER and their relatives.
+"""
+
+import gzip
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +20,55 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
     a distributed sampler that pads its shards would do: it changes every mean).
     """
     predictions: list[dict[str, Any]] = []
-    lines: dict[str | int, int] = {}
+    numbers: dict[str | int, int] = {}
     try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                prediction = _parse(line, f"{path}:{number}")
-                record = prediction.get("record")
-                if record is not None and lines.setdefault(record, number) != number:
-                    raise InputError(
-                        f"{path}:{number}: record {record!r} was given on line {lines[record]} already; "
-                        "keep one line for each record."
-                    )
-                predictions.append(prediction)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give the path of a predictions file.") from None
+        with _opened(Path(path)) as file:
+            lines = list(file)
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); give the path of a predictions file.") from None
+    for number, prediction in (_blocks if Path(path).suffix == ".txt" else _objects)(lines, str(path)):
+        record = prediction.get("record")
+        if record is not None and numbers.setdefault(record, number) != number:
+            raise InputError(
+                f"{path}:{number}: record {record!r} was given on line {numbers[record]} already; "
+                "keep one line for each record."
+            )
+        predictions.append(prediction)
     if not predictions:
         raise InputError(f"{path} holds no predictions; generate them before evaluating.")
     return predictions
+
+
+def _opened(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def _objects(lines: list[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, _parse(line, f"{path}:{number}")
+
+
+def _blocks(lines: list[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Blocks that end with an empty line: reference, explanation (PEPLER, NRT, Att2Seq), between them for PETER the
+    words of its context prediction, which is no text.
+    """
+    try:
+        texts = [line.decode("utf-8").rstrip("\r\n") for line in lines]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error}); write the file in UTF-8.") from None
+    while texts and not texts[-1] and len(texts) % 3 and len(texts) % 4:
+        texts.pop()
+    for size in (3, 4):
+        if len(texts) % size == 0 and not any(texts[size - 1 :: size]):
+            for start in range(0, len(texts), size):
+                yield start + 1, {"reference": texts[start], "explanation": texts[start + size - 2]}
+            return
+    raise InputError(
+        f"{path}: a .txt file is read as PETER's or PEPLER's generated.txt, blocks of 2 or 3 lines that end with an "
+        "empty one, and this is none; give JSON lines with `reference` and `explanation`."
+    )
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
@@ -43,6 +78,11 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: not JSON in UTF-8 ({error}); write one JSON object a line.") from None
     if not isinstance(prediction, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(prediction).__name__}.")
+    if isinstance(feature := prediction.pop("feature", None), str):  # NLG4RS' name of the one gold concept
+        prediction.setdefault("gold_concepts", [feature])
+    concepts = prediction.get("concepts")
+    if isinstance(concepts, list) and _is_texts(concepts):
+        prediction["concepts"] = [{"concept": concept} for concept in concepts]
     for key in ("explanation", "reference"):
         if not isinstance(prediction.get(key), str):
             raise InputError(f"{where}: `{key}` must be given as a text, got {prediction.get(key)!r}.")
@@ -83,6 +123,6 @@ _OPTIONAL = {
     "item_index": ("a whole number from 0 on", _is_index),
     "rating": ("a finite number", _is_number),
     "predicted_rating": ("a finite number", _is_number),
-    "concepts": ('a list of {"concept": NAME, ...}', _is_concepts),
+    "concepts": ('a list of texts or of {"concept": NAME, ...}', _is_concepts),
     "gold_concepts": ("a list of texts", _is_texts),
 }

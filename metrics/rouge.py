@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metrics.phrases import ngrams
+from metrics.text_counts import ROUGE, text_counts
 
 
 class Rouge(NamedTuple):
@@ -24,40 +24,26 @@ class Rouge(NamedTuple):
 
 
 def rouge_n(hypotheses: Sequence[str], references: Sequence[str], order: int) -> Rouge:
-    """ROUGE-`order` on sets of n-grams; a text without n-grams scores 0."""
-    counts_N3 = np.zeros((len(hypotheses), 3))
-    for row, hypothesis, reference in zip(counts_N3, hypotheses, references, strict=True):
-        ours, theirs = set(ngrams(hypothesis.split(" "), order)), set(ngrams(reference.split(" "), order))
-        row[:] = len(ours & theirs), len(ours), len(theirs)
+    """ROUGE-1 or ROUGE-2 on sets of n-grams; a text without n-grams scores 0."""
+    return rouge_n_of(text_counts(hypotheses, references)[:, ROUGE[str(order)]])
+
+
+def rouge_l(hypotheses: Sequence[str], references: Sequence[str]) -> Rouge:
+    """ROUGE-L over words with beta = P / R."""
+    return rouge_l_of(text_counts(hypotheses, references)[:, ROUGE["l"]])
+
+
+def rouge_n_of(counts_N3: np.ndarray) -> Rouge:
+    """ROUGE-N of the numbers of common n-grams, of the hypothesis' and of the reference's."""
     common_N, ours_N, theirs_N = counts_N3.T
     p_N, r_N = common_N / np.maximum(ours_N, 1), common_N / np.maximum(theirs_N, 1)
     return Rouge(100 * 2 * p_N * r_N / (p_N + r_N + 1e-8), 100 * r_N, 100 * p_N)
 
 
-def rouge_l(hypotheses: Sequence[str], references: Sequence[str]) -> Rouge:
-    """ROUGE-L over words with beta = P / R: F = (1 + beta^2) R P / (R + beta^2 P)."""
-    counts_N3 = np.zeros((len(hypotheses), 3))
-    for row, hypothesis, reference in zip(counts_N3, hypotheses, references, strict=True):
-        ours, theirs = hypothesis.split(" "), reference.split(" ")
-        row[:] = lcs_length(ours, theirs), len(ours), len(theirs)
+def rouge_l_of(counts_N3: np.ndarray) -> Rouge:
+    """F = (1 + beta^2) R P / (R + beta^2 P) of the LCS and the numbers of words (each at least 1)."""
     common_N, ours_N, theirs_N = counts_N3.T
     p_N, r_N = common_N / ours_N, common_N / theirs_N
     squared_beta_N = (p_N / (r_N + 1e-12)) ** 2
     f_N = (1 + squared_beta_N) * r_N * p_N / (r_N + squared_beta_N * p_N + 1e-12)
     return Rouge(100 * f_N, 100 * r_N, 100 * p_N)
-
-
-def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence; one row of the dynamic programme is the bits of an integer.
-
-    Crochemore et al., "A fast and practical bit-vector algorithm for the longest common subsequence problem" (2001).
-    """
-    places: dict[str, int] = {}
-    for place, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << place
-    all_bits = (1 << len(first)) - 1
-    row = all_bits
-    for word in second:
-        matched = row & places.get(word, 0)
-        row = ((row + matched) | (row - matched)) & all_bits
-    return len(first) - row.bit_count()

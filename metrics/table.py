@@ -3,16 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-# COR stands beside the concept rate because texts without concepts win it.
+from metrics.catalog import ALL
+
+# COR stands beside the concept rate because texts without concepts win it; lists of concepts win CMR and FMR.
 BLOCKS = (
     ("bleu_1", "bleu_3", "bleu_4", "rouge_1_f", "rouge_2_f", "rouge_l_f", "n"),
-    ("fmr", "fcr", "div", "cor", "cmr", "concept_rate"),
-    ("distinct_1", "distinct_2", "usr", "words", "rmse", "mae"),
+    ("fmr", "fcr", "div", "cor", "cmr", "concept_rate", "list_rate"),
+    ("distinct_1", "distinct_2", "usr", "words", "rmse", "mae", "sentiment_match_balanced"),
+    ("sacrebleu", "chrf", "rouge_score_1_f", "rouge_score_2_f", "rouge_score_l_f", "self_bleu"),
+    ("bert_score_f", "sentence_cosine", "perplexity", "bart_score", "mauve"),
 )
-PERCENT = ("bleu", "rouge", "distinct")
 CAPTION = (
     "suite paper: corpus BLEU unsmoothed, ROUGE on sets, ROUGE-L F with beta = P/R, corpus Distinct (these x100);\n"
-    "cor: mean Jaccard within an item; cmr: share of named concepts in K_u | K_v; [low, high]: 95 % bootstrap interval."
+    "cor: mean Jaccard within an item; cmr: share of named concepts in K_u | K_v; [low, high]: 95 % interval\n"
+    "(bootstrap; of Distinct, USR and FCR jackknife)."
+)
+STANDARD_CAPTION = (
+    "suite standard: sacreBLEU, chrF and rouge-score with the signatures below; [low, high]: 95 % bootstrap interval."
 )
 
 
@@ -23,7 +30,12 @@ def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         shown = [key for key in keys if any(key in scores for scores in rows.values())]
         if shown:
             blocks.append(_align(_block(rows, shown)))
-    return "\n\n".join([*blocks, CAPTION])
+    captions = [
+        caption
+        for key, caption in (("bleu_1", CAPTION), ("sacrebleu", STANDARD_CAPTION))
+        if any(key in scores for scores in rows.values())
+    ]
+    return "\n\n".join([*blocks, *captions])
 
 
 def _block(rows: Mapping[str, Mapping[str, Any]], keys: list[str]) -> list[list[str]]:
@@ -50,7 +62,7 @@ def _value(key: str, value: float | int | None) -> str:
         return "-"
     if isinstance(value, int):
         return str(value)
-    return f"{value:.2f}" if key.startswith((*PERCENT, "words")) else f"{value:.4f}"
+    return f"{value:.{ALL[key].digits if key in ALL else 4}f}"
 
 
 def _interval(key: str, bounds: list[float] | None) -> str:

@@ -4,7 +4,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from metrics.concept import candidate_recall, cmr, cor, div, fcr, fmr, weighted_div
+from metrics.concept import candidate_recall, cmr, cor, div, fmr
+from metrics.families import SharedPairs
 
 
 def random_sets(rng: random.Random, n: int, concepts: int = 6) -> list[set[int]]:
@@ -35,10 +36,6 @@ def test_fmr_is_one_where_a_gold_concept_is_named():
     np.testing.assert_equal(values, [1, 1, 0, np.nan])
 
 
-def test_fcr_is_the_share_of_the_vocabulary_named():
-    assert fcr([{0, 1}, {1}, set()], 8) == 2 / 8
-
-
 def test_div_equals_the_loop_over_pairs():
     rng = random.Random(1)
     for n in (2, 3, 40):
@@ -57,7 +54,7 @@ def test_weighted_div_is_the_mean_over_drawn_pairs_of_different_explanations():
     pairs = [(a, b) for a, b in combinations(drawn, 2) if a != b]
     expected = sum(len(found[a] & found[b]) for a, b in pairs) / len(pairs)
     weights = np.bincount(drawn, minlength=12).astype(float)
-    assert weighted_div(found)(weights[None]) == pytest.approx(expected, abs=1e-12)
+    assert SharedPairs.of(["div"], found).weighted(weights[None])[0, 0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_cor_equals_the_loop_over_items_and_pairs():

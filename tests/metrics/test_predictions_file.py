@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -32,7 +33,7 @@ def test_null_stands_for_an_absent_field(tmp_path):
         ({"explanation": "a", "reference": 3}, "`reference` must be given as a text, got 3"),
         (GOOD | {"record": 2, "rating": "5"}, "`rating` must be a finite number"),
         (GOOD | {"record": 2, "predicted_rating": float("nan")}, "`predicted_rating` must be a finite number"),
-        (GOOD | {"record": 2, "concepts": ["bar"]}, "`concepts` must be a list of"),
+        (GOOD | {"record": 2, "concepts": ["bar", 3]}, "`concepts` must be a list of"),
         (GOOD | {"record": 2, "gold_concepts": "bar"}, "`gold_concepts` must be a list of texts"),
         (GOOD | {"record": 2, "user_index": -1}, "`user_index` must be a whole number from 0 on"),
         (GOOD | {"record": 2, "user": True}, "`user` must be a text or a whole number"),
@@ -42,6 +43,31 @@ def test_null_stands_for_an_absent_field(tmp_path):
 def test_a_bad_line_is_named(tmp_path, line, message):
     with pytest.raises(InputError, match=f"predictions.jsonl:2: {message}"):
         read_predictions(write(tmp_path, GOOD, line))
+
+
+def test_files_of_other_programs_are_read(tmp_path):
+    file = tmp_path / "predictions.jsonl.gz"
+    with gzip.open(file, "wt") as lines:
+        lines.write(json.dumps(GOOD | {"concepts": ["bar"], "feature": "spa"}))
+    (read,) = read_predictions(file)
+    assert (read["concepts"], read["gold_concepts"]) == ([{"concept": "bar"}], ["spa"])
+
+
+@pytest.mark.parametrize("context", ["", "the , a\n"])
+def test_generated_txt_is_read(tmp_path, context):
+    file = tmp_path / "generated.txt"
+    file.write_text(f"great pool\n{context}nice pool\n\nbad bar\n{context}\n\n")
+    assert read_predictions(file) == [
+        {"reference": "great pool", "explanation": "nice pool"},
+        {"reference": "bad bar", "explanation": ""},
+    ]
+
+
+def test_a_text_file_of_another_shape_is_refused(tmp_path):
+    file = tmp_path / "generated.txt"
+    file.write_text("one\ntwo\nthree\nfour\nfive\n")
+    with pytest.raises(InputError, match="generated.txt: a .txt file is read as PETER's or PEPLER's"):
+        read_predictions(file)
 
 
 def test_text_in_another_encoding_is_named(tmp_path):

@@ -2,9 +2,12 @@ import json
 import math
 import random
 
+import numpy as np
 import pytest
 
+from metrics.catalog import ALL, MAIN
 from metrics.errors import InputError
+from metrics.sentiment import Polarity
 from metrics.suite import ConceptKnowledge, evaluate
 
 KNOWLEDGE = ConceptKnowledge(
@@ -13,6 +16,9 @@ KNOWLEDGE = ConceptKnowledge(
     item_concepts=[{0, 1}, {3}],
     rating_min=1.0,
     rating_max=5.0,
+    all_concepts=["room", "pool", "bar", "staff", "swimming pool"],
+    bias=(3.5, np.array([0.5, -0.5]), np.array([0.0, 1.0])),
+    polarity=Polarity({("nice",): 1.0, ("good",): 1.0, ("room",): 0.5, ("pool",): -2.0}),
 )
 
 
@@ -63,6 +69,38 @@ BY_HAND = {
     "usr": 1.0,
     "distinct_1": 100 * 10 / 12,  # room and `and` come twice
     "distinct_2": 100 * 8 / 8,
+    "cor_count": (1 + 0) / 2,
+    # references name {room}, {bar}, {}, {staff, bar}
+    "cmr_gold": (1 + 1 / 2 + 1 / 2) / 3,
+    "fmr_token": 2 / 3,
+    "gt_fmr": 2 / 3,
+    "fcr_token": 4 / 5,
+    "fcr_test": 3 / 3,
+    "div_token": 1 / 6,
+    # of the items' train concepts {room, pool} and {staff}
+    "ifmr": (1 + 1 + 0 + 1) / 4,
+    "ifcr": (1 / 2 + 1) / 2,
+    "concepts_named": (1 + 2 + 0 + 2) / 4,
+    "concept_words": (1 / 4 + 2 / 3 + 0 + 2 / 3) / 4,
+    "list_rate": 2 / 4,
+    "repeat_rate": 0.0,
+    "uusr": 1.0,
+    "iusr": 1.0,
+    "distinct_1_item": 100 * (6 / 7 + 5 / 5) / 2,
+    "entr": ((2 * (2 / 12) * math.log2(12 / 2) + 8 / 12 * math.log2(12)) + math.log2(8) + math.log2(4)) / 3,
+    # predictions 4, 3, 5, 4 by the biases
+    "rmse_bias": math.sqrt((1 + 0 + 1 + 9) / 4),
+    "mae_bias": (1 + 0 + 1 + 3) / 4,
+    "rmse_constant": math.sqrt((1.5**2 + 0.5**2 + 0.5**2 + 2.5**2) / 4),
+    # rated +, 0, +, -; said +, +, +, -; predicted +, -, +, 0
+    "sentiment_match": 3 / 3,
+    "sentiment_match_balanced": 1.0,
+    "sentiment_match_predicted": 2 / 3,
+    "sentiment_pos_pos": 2 / 3,
+    "sentiment_neg_neg": 1 / 3,
+    "sentiment_pos_neg": 0.0,
+    "sentiment_reference": 2 / 3,
+    "words_reference": (3 + 4 + 3 + 3) / 4,
     "bleu_1": 100 * 7 / 12 * math.exp(1 - 13 / 12),
     "rouge_1_p": 100 * (2 / 4 + 1 / 3 + 2 / 2 + 2 / 3) / 4,
     "rouge_1_r": 100 * (2 / 3 + 1 / 4 + 2 / 3 + 2 / 3) / 4,
@@ -118,8 +156,8 @@ def test_a_single_prediction_is_scored_without_intervals():
     assert scores["n"] == 1
     assert scores["rouge_1_r"] == pytest.approx(100 * 2 / 3)
     assert not [name for name in scores if name.endswith("_ci")]
-    assert "div: there is one prediction and it compares two" in scores["skipped"]
-    assert "cor, cor_overlap, cor_empty_share: no item has two predictions" in scores["skipped"]
+    assert "fcr_token, div_token, div: there is one prediction and it compares two" in scores["skipped"]
+    assert "cor, cor_overlap, cor_count, cor_empty_share: no item has two predictions" in scores["skipped"]
 
 
 def test_empty_explanations_score_zero():
@@ -129,7 +167,7 @@ def test_empty_explanations_score_zero():
         assert scores[name] == 0
     # COR alone would call them perfect
     assert (scores["cor"], scores["cor_empty_share"], scores["concept_rate"]) == (0, 1, 0)
-    assert "cmr, cmr_both, cmr_candidates: defined on no prediction" in scores["skipped"]
+    assert "cmr_gold, cmr, cmr_both, cmr_candidates: defined on no prediction" in scores["skipped"]
 
 
 def test_no_predictions_are_refused():
@@ -143,7 +181,9 @@ def test_metrics_without_their_fields_are_left_out_and_named():
     assert not {"rmse", "mae", "fmr", "cmr", "cor", "candidate_recall"} & scores.keys()
     assert {"bleu_4", "usr", "div", "fcr", "concept_rate"} <= scores.keys()
     assert "rmse, mae: `predicted_rating` is absent from 2 of 2 predictions" in scores["skipped"]
-    assert "cmr, cmr_both: `user_index` is absent from 2 of 2 predictions" in scores["skipped"]
+    assert (
+        "rmse_bias, rmse_constant, cmr, cmr_both: `user_index` is absent from 2 of 2 predictions" in scores["skipped"]
+    )
 
 
 def test_a_field_that_some_predictions_lack_is_not_averaged_over_the_others():
@@ -158,6 +198,7 @@ def test_without_a_corpus_the_texts_are_still_scored():
     assert {"bleu_4", "rouge_l_f", "usr", "fmr"} <= scores.keys()
     assert not {"fcr", "cor", "cmr", "rmse"} & scores.keys()
     assert sum("no corpus was given or found" in reason for reason in scores["skipped"]) == 1
+    assert scores["fcr_test"] == 1
 
 
 def test_candidates_that_train_never_showed_are_not_guessed_at():
@@ -173,16 +214,27 @@ def test_an_index_outside_the_corpus_is_an_error():
             evaluate([PREDICTIONS[0] | {"user_index": index}], KNOWLEDGE)
 
 
-def test_every_interval_holds_its_value_and_sets_have_none():
+def test_every_interval_holds_its_value():
     scores = evaluate(with_candidates() * 10, KNOWLEDGE, resamples=200)
-    for name in ("usr", "usn", "distinct_1", "distinct_2", "fcr", "n"):
-        assert f"{name}_ci" not in scores
     intervals = [name for name in scores if name.endswith("_ci")]
     assert {"bleu_4_ci", "rouge_l_f_ci", "div_ci", "cor_ci", "cmr_ci", "rmse_ci", "words_ci"} <= set(intervals)
     for name in intervals:
         low, high = scores[name]
         assert low <= scores[name.removesuffix("_ci")] + 1e-12
         assert high >= scores[name.removesuffix("_ci")] - 1e-12
+
+
+def test_ratings_outside_the_scale_are_not_clipped_to_it():
+    scores = evaluate([PREDICTIONS[0] | {"rating": 8}, PREDICTIONS[1]], KNOWLEDGE, resamples=0)
+    assert "rmse" not in scores
+    assert any("ratings lie outside 1 to 5: give rating_range=[LOW,HIGH]" in line for line in scores["skipped"])
+
+
+def test_every_key_is_in_the_catalog():
+    scores = evaluate(with_candidates(), KNOWLEDGE, resamples=20)
+    keys = {name.removesuffix("_ci") for name in scores} - {"n", "skipped"}
+    assert keys <= ALL.keys()
+    assert set(MAIN) <= ALL.keys()
 
 
 def test_the_result_is_strict_json():

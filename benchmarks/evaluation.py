@@ -1,0 +1,242 @@
+"""How fast are the metrics? Against loops as the field's scripts have them, and against rouge-score, in one run.
+
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py PAIRS.jsonl[.gz]         # {"reference": ..., "generated": ...}
+    OMP_NUM_THREADS=2 python benchmarks/evaluation.py scale 1200000           # made-up pairs, with 1,000 resamples
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py linear                  # CPU seconds at 50, 100 and 200 thousand
+
+Prints one JSON line. The loops are written from the definitions (BLEU by counters, ROUGE by sets, LCS by a table in a
+dict, USR by a list of the texts seen, DIV by all pairs of records) and also give the figures that the suite must give.
+The pairs carry no concepts: for DIV the 300 most frequent words of four letters or more stand in. Its loop is timed on
+DIV_RECORDS records and scaled by the number of pairs; the ratio is given with and without it.
+"""
+
+import gzip
+import json
+import math
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+from metrics.measures import ConceptKnowledge, Measures
+from metrics.paper import measure
+from metrics.suite import canonical, counts_of, evaluate, figures
+from metrics.text_counts import text_counts
+
+DIV_RECORDS = 3000
+
+
+def cpu(work: Callable[[], object]) -> tuple[float, object]:
+    """CPU seconds and result."""
+    began = time.process_time()
+    result = work()
+    return time.process_time() - began, result
+
+
+def read(path: Path) -> list[tuple[str, str]]:
+    """(generated, reference) of a file."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [(row.get("explanation", row.get("generated")), row["reference"]) for row in rows]
+
+
+def made_up(n: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Pairs of about 15 words from a vocabulary of 20,000 with a long tail; half the words of a reference are kept."""
+    rng = random.Random(seed)
+    words = [f"w{i}" for i in range(20_000)]
+    draws = [min(int(rng.expovariate(1 / 700)), 19_999) for _ in range(1 << 20)]
+    pairs, at = [], 0
+    for _ in range(n):
+        size = 10 + draws[at % len(draws)] % 11
+        reference = [words[draws[(at + i) % len(draws)]] for i in range(size)]
+        other = [words[draws[(at + 7919 * (i + 1)) % len(draws)]] for i in range(size)]
+        pairs.append(
+            (
+                " ".join(a if (at + i) % 2 else b for i, (a, b) in enumerate(zip(reference, other, strict=True))),
+                " ".join(reference),
+            )
+        )
+        at += size + 1
+    return pairs
+
+
+def loop_bleu(pairs: list[tuple[str, str]], orders: int) -> float:
+    """Corpus BLEU by counters."""
+    matches, counts, ours_length, theirs_length = [0] * orders, [0] * orders, 0, 0
+    for ours, theirs in pairs:
+        words, expected = ours.split(), theirs.split()
+        ours_length, theirs_length = ours_length + len(words), theirs_length + len(expected)
+        for order in range(1, orders + 1):
+            a = Counter(tuple(words[i : i + order]) for i in range(len(words) - order + 1))
+            b = Counter(tuple(expected[i : i + order]) for i in range(len(expected) - order + 1))
+            matches[order - 1] += sum((a & b).values())
+            counts[order - 1] += max(len(words) - order + 1, 0)
+    if not all(matches):
+        return 0.0
+    mean = sum(math.log(m / c) for m, c in zip(matches, counts, strict=True)) / orders
+    ratio = ours_length / theirs_length
+    return 100 * math.exp(mean) * (1.0 if ratio > 1 else math.exp(1 - 1 / ratio))
+
+
+def loop_rouge_n(pairs: list[tuple[str, str]], order: int) -> tuple[float, float, float]:
+    """F, R, P on sets of n-grams, mean over pairs."""
+    total = [0.0, 0.0, 0.0]
+    for ours, theirs in pairs:
+        words, expected = ours.split(" "), theirs.split(" ")
+        a = {tuple(words[i : i + order]) for i in range(len(words) - order + 1)}
+        b = {tuple(expected[i : i + order]) for i in range(len(expected) - order + 1)}
+        common = len(a & b)
+        p, r = (common / len(a) if a else 0.0), (common / len(b) if b else 0.0)
+        for place, value in enumerate((2 * p * r / (p + r + 1e-8), r, p)):
+            total[place] += value
+    return tuple(100 * value / len(pairs) for value in total)
+
+
+def loop_rouge_l(pairs: list[tuple[str, str]]) -> tuple[float, float, float]:
+    """F, R, P of the longest common subsequence, its table in a dict."""
+    total = [0.0, 0.0, 0.0]
+    for ours, theirs in pairs:
+        a, b = ours.split(" "), theirs.split(" ")
+        table = {}
+        for i in range(len(a) + 1):
+            for j in range(len(b) + 1):
+                if i == 0 or j == 0:
+                    table[i, j] = 0
+                elif a[i - 1] == b[j - 1]:
+                    table[i, j] = table[i - 1, j - 1] + 1
+                else:
+                    table[i, j] = max(table[i - 1, j], table[i, j - 1])
+        lcs = table[len(a), len(b)]
+        p, r = lcs / len(a), lcs / len(b)
+        beta = p / (r + 1e-12)
+        f = (1 + beta**2) * r * p / (r + beta**2 * p + 1e-12)
+        for place, value in enumerate((f, r, p)):
+            total[place] += value
+    return tuple(100 * value / len(pairs) for value in total)
+
+
+def loop_unique(pairs: list[tuple[str, str]]) -> int:
+    """Different texts by comparing each with all that were seen."""
+    seen: list[list[str]] = []
+    for ours, _ in pairs:
+        words = ours.split()
+        if not any(words == other for other in seen):
+            seen.append(words)
+    return len(seen)
+
+
+def loop_div(pairs: list[tuple[str, str]], vocabulary: set[str]) -> float:
+    """Mean number of concepts that two texts share."""
+    found = [{word for word in ours.split() if word in vocabulary} for ours, _ in pairs]
+    shared = 0
+    for a, b in combinations(found, 2):
+        shared += len(a & b)
+    return shared / (len(found) * (len(found) - 1) / 2)
+
+
+def frequent_words(pairs: list[tuple[str, str]]) -> list[str]:
+    """Stand-ins for concepts."""
+    counts = Counter(word for _, theirs in pairs for word in theirs.split() if len(word) >= 4 and word.islower())
+    return [word for word, _ in counts.most_common(300)]
+
+
+def against_loops(path: Path) -> dict:
+    """Ratios of CPU seconds on one file, parts A B A B, and whether the figures agree."""
+    pairs = read(path)
+    records = [{"explanation": ours, "reference": theirs} for ours, theirs in pairs]
+    ours, theirs = zip(*pairs, strict=True)
+    concepts = frequent_words(pairs)
+    knowledge = ConceptKnowledge(concepts, None, None, 1.0, 5.0)
+    suite_s = [cpu(lambda: evaluate(records, knowledge, resamples=0))[0]]
+    loops: dict[str, float] = {}
+    values: dict[str, object] = {}
+    for name, work in {
+        "bleu": lambda: (loop_bleu(pairs, 1), loop_bleu(pairs, 4)),
+        "rouge_1": lambda: loop_rouge_n(pairs, 1),
+        "rouge_2": lambda: loop_rouge_n(pairs, 2),
+        "rouge_l": lambda: loop_rouge_l(pairs),
+        "usn": lambda: loop_unique(pairs),
+    }.items():
+        loops[name], values[name] = cpu(work)
+    few = pairs[:DIV_RECORDS]
+    seconds, values["div"] = cpu(lambda: loop_div(few, set(concepts)))
+    div_s = seconds * (len(pairs) * (len(pairs) - 1)) / (len(few) * (len(few) - 1))
+    few_scores = evaluate(records[:DIV_RECORDS], knowledge, resamples=0)
+    seconds, scores = cpu(lambda: evaluate(records, knowledge, resamples=0))
+    suite_s.append(seconds)
+    rouge_s, counts_s = [], []
+    for _ in range(2):
+        counts_s.append(cpu(lambda: text_counts(ours, theirs))[0])
+        rouge_s.append(cpu(lambda: _rouge_score(pairs))[0])
+    expected = [*values["bleu"], *values["rouge_1"], *values["rouge_2"], *values["rouge_l"], values["usn"]]
+    keys = ["bleu_1", "bleu_4", *(f"rouge_{kind}_{part}" for kind in "12l" for part in "frp"), "usn"]
+    wanted = list(zip(keys, expected, strict=True))
+    return {
+        "pairs": len(pairs),
+        "agree": all(abs(scores[key] - value) < 1e-8 * max(1, value) for key, value in wanted)
+        and abs(few_scores["div"] - values["div"]) < 1e-12,
+        "loops_cpu_s": {name: round(value, 2) for name, value in loops.items()},
+        "suite_cpu_s": [round(value, 2) for value in suite_s],
+        "div_loop_cpu_s_scaled": round(div_s, 1),
+        "loops_by_suite": round((sum(loops.values()) + div_s) / max(suite_s), 1),
+        "loops_by_suite_without_div": round(sum(loops.values()) / max(suite_s), 1),
+        "loops_without_usn_by_counts": round((sum(loops.values()) - loops["usn"]) / max(counts_s), 1),
+        "rouge_score_cpu_s": [round(value, 2) for value in rouge_s],
+        "all_counts_cpu_s": [round(value, 2) for value in counts_s],
+        "rouge_score_by_all_counts": round(min(rouge_s) / max(counts_s), 1),
+    }
+
+
+def _rouge_score(pairs: list[tuple[str, str]]) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    for ours, theirs in pairs:
+        scorer.score(theirs, ours)
+
+
+def at_scale(n: int) -> dict:
+    """The whole paper suite that pairs allow, with 1,000 resamples."""
+    records = [{"record": i, "explanation": a, "reference": b} for i, (a, b) in enumerate(made_up(n))]
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    wall, began = time.perf_counter(), time.process_time()
+    measures: Measures = measure(ordered := canonical(records), None, counts_of(ordered))
+    middle = time.process_time()
+    scores = figures(measures, 1000, 0)
+    return {
+        "pairs": n,
+        "wall_s": round(time.perf_counter() - wall, 1),
+        "counting_cpu_s": round(middle - began, 1),
+        "bootstrap_cpu_s": round(time.process_time() - middle, 1),
+        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "of_that_the_pairs_gib": round(base, 2),
+        "bleu_4_ci": scores["bleu_4_ci"],
+    }
+
+
+def linear() -> dict:
+    """CPU seconds of the suite without intervals as the number of pairs doubles."""
+    sizes, seconds = (50_000, 100_000, 200_000), []
+    for n in sizes:
+        records = [{"record": i, "explanation": a, "reference": b} for i, (a, b) in enumerate(made_up(n))]
+        seconds.append(min(cpu(lambda records=records: evaluate(records, None, resamples=0))[0] for _ in range(2)))
+    ratios = [round(later / earlier, 2) for earlier, later in zip(seconds, seconds[1:], strict=False)]
+    return {"pairs": sizes, "cpu_s": [round(value, 2) for value in seconds], "when_doubled": ratios}
+
+
+def main() -> None:
+    """Parses the command line, prints the line."""
+    what = sys.argv[1] if len(sys.argv) > 1 else "linear"
+    if what == "scale":
+        found = at_scale(int(sys.argv[2]))
+    else:
+        found = linear() if what == "linear" else against_loops(Path(what))
+    print(json.dumps({"bench": "evaluation", **found}))
+
+
+if __name__ == "__main__":
+    main()

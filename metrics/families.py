@@ -1,0 +1,186 @@
+"""How metrics respond when records are drawn with other weights, or exchanged between two systems.
+
+A family is a group of metrics that follow from the same statistics of the same units (records, items or users). It
+answers three questions without a look at the texts: its values under weights (bootstrap), its values when some units
+are exchanged with another system's (approximate randomisation), and, for metrics that count what is different, its
+values without one record (jackknife).
+"""
+
+# R resamples · U units · S statistics of a unit · K metrics of a family · M mentions of a concept · N records
+
+import math
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Metrics that are functions of sums over units: means, ratios of sums, corpus BLEU."""
+
+    names: list[str]
+    unit: str
+    summands_US: np.ndarray
+    finish: Callable[[np.ndarray], np.ndarray]  # sums_RS -> values_RK
+
+    @property
+    def units(self) -> int:
+        """Number of units that are drawn or exchanged."""
+        return len(self.summands_US)
+
+    def weighted(self, weights_RU: np.ndarray) -> np.ndarray:
+        """values_RK when unit u is counted weights[u] times."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.finish(weights_RU @ self.summands_US)
+
+    def exchanged(self, other: "Sums", swaps_RU: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """values_RK of both systems after the units marked 1 have changed sides."""
+        moved_RS = swaps_RU @ (other.summands_US - self.summands_US)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ours_RK = self.finish(self.summands_US.sum(axis=0) + moved_RS)
+            return ours_RK, other.finish(other.summands_US.sum(axis=0) - moved_RS)
+
+
+def means(columns: dict[str, np.ndarray], unit: str) -> Sums:
+    """The family of the means of columns_U, each over the units that define it (are not NaN)."""
+    values_UK = np.stack(list(columns.values()), axis=1)
+    partial_K = np.isnan(values_UK).any(axis=0)  # the others all share one count
+    defined_UK = ~np.isnan(values_UK[:, partial_K])
+    summands_US = np.concatenate([np.nan_to_num(values_UK), np.ones((len(values_UK), 1)), defined_UK], axis=1)
+    count_K = np.full(len(columns), len(columns))  # where in the sums each metric's count stands
+    count_K[partial_K] += 1 + np.arange(partial_K.sum())
+    return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., : len(columns)] / sums_RS[..., count_K])
+
+
+@dataclass(frozen=True)
+class SharedPairs:
+    """DIV: the mean number of concepts that two explanations share.
+
+    The sum over pairs needs only how often each concept is named, so time is linear in the explanations. Pairs of an
+    explanation with its own copy are left out: they would raise every resampled value above the true one.
+    """
+
+    names: list[str]
+    records_M: np.ndarray
+    concepts_M: np.ndarray
+    sizes_U: np.ndarray
+    unit: str = "record"
+
+    @classmethod
+    def of(cls, names: list[str], found: Sequence[AbstractSet[int]]) -> "SharedPairs":
+        """From the concepts K(e) of each explanation."""
+        records_M = np.array([record for record, concepts in enumerate(found) for _ in concepts], dtype=np.int64)
+        concepts_M = np.array([concept for concepts in found for concept in concepts], dtype=np.int64)
+        return cls(names, records_M, concepts_M, np.array([len(concepts) for concepts in found], dtype=np.float64))
+
+    @property
+    def units(self) -> int:
+        """Number of records."""
+        return len(self.sizes_U)
+
+    def weighted(self, weights_RU: np.ndarray) -> np.ndarray:
+        """values_R1 when explanation u was drawn weights[u] times."""
+        counts = (np.bincount(self.concepts_M, weights_U[self.records_M]) for weights_U in weights_RU)
+        shared_R = np.array([np.square(counts_C).sum() for counts_C in counts])
+        squares_RU = np.square(weights_RU)
+        pairs_R = weights_RU.sum(axis=1) ** 2 - squares_RU.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return ((shared_R - squares_RU @ self.sizes_U) / pairs_R)[:, None]
+
+    def exchanged(self, other: "SharedPairs", swaps_RU: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """values_R1 of both systems after the explanations marked 1 have changed sides."""
+        kept_RU = 1 - swaps_RU
+        return self._mixed(other, kept_RU, swaps_RU), self._mixed(other, swaps_RU, kept_RU)
+
+    def _mixed(self, other: "SharedPairs", ours_RU: np.ndarray, theirs_RU: np.ndarray) -> np.ndarray:
+        values = []
+        concepts_M = np.concatenate([self.concepts_M, other.concepts_M])
+        for ours_U, theirs_U in zip(ours_RU, theirs_RU, strict=True):
+            weights_M = np.concatenate([ours_U[self.records_M], theirs_U[other.records_M]])
+            shared = np.square(np.bincount(concepts_M, weights_M)).sum()
+            values.append(shared - ours_U @ self.sizes_U - theirs_U @ other.sizes_U)
+        return np.array(values)[:, None] / (self.units * (self.units - 1))
+
+
+Family = Sums | SharedPairs
+
+
+@dataclass(frozen=True)
+class Jackknife:
+    """A metric that counts what is different among the records, with its value without each of them.
+
+    A sample of records with repetitions always holds fewer different things, so the bootstrap is no use. The
+    jackknife's variance is not below the true one on average (Efron & Stein 1981), so its intervals are cautious.
+    """
+
+    name: str
+    value: float
+    without_N: np.ndarray
+    most: float = math.inf  # the highest value it can take
+
+    def variance(self) -> float:
+        """The jackknife estimate of the variance of the metric over samples of N records."""
+        n = len(self.without_N)
+        return float((n - 1) / n * np.square(self.without_N - self.without_N.mean()).sum())
+
+    def interval(self) -> list[float] | None:
+        """[low, high] of 95 %; None where every record could be left out without a change."""
+        bounds = normal_interval(self.value, self.variance())
+        return bounds and [max(bounds[0], 0.0), min(bounds[1], self.most)]
+
+
+def normal_interval(value: float, variance: float) -> list[float] | None:
+    """value -+ 1.96 standard errors; None without variance."""
+    if not variance > 0:
+        return None
+    return [value - 1.959964 * math.sqrt(variance), value + 1.959964 * math.sqrt(variance)]
+
+
+def different(
+    name: str, type_G: np.ndarray, record_G: np.ndarray, n: int, total_N: np.ndarray | float, scale: float = 1.0
+) -> Jackknife:
+    """`scale` * number of different types / total; the total is a sum over records (total_N) or fixed (a number).
+
+    `type_G` and `record_G` are what occurs and in which of the `n` records. Without anything the value is 0.
+    """
+    n_types = int(type_G.max(initial=-1)) + 1
+    first_T, last_T = np.full(n_types, n), np.full(n_types, -1)
+    np.minimum.at(first_T, type_G, record_G)
+    np.maximum.at(last_T, type_G, record_G)
+    seen_T = last_T >= 0
+    own_N = np.bincount(first_T[seen_T & (first_T == last_T)], minlength=n)  # types that no other record has
+    kinds = int(seen_T.sum())
+    if isinstance(total_N, np.ndarray):
+        total, rest_N = float(total_N.sum()), total_N.sum() - total_N
+    else:
+        total, rest_N = float(total_N), np.full(n, float(total_N))
+    most = scale * n / total if total == 1 and not isinstance(total_N, np.ndarray) else scale
+    return Jackknife(name, scale * kinds / max(total, 1), scale * (kinds - own_N) / np.maximum(rest_N, 1), most)
+
+
+def entropy(order_types: Sequence[tuple[np.ndarray, np.ndarray]], n: int) -> tuple[float, np.ndarray]:
+    """(ENTR, ENTR without each record): mean over orders of the entropy, in bits, of the corpus' n-grams.
+
+    `order_types` holds (type_G, record_G) of each order. Of an order without n-grams the entropy is 0.
+    """
+    values, without = [], []
+    for type_G, record_G in order_types:
+        counts_T = np.bincount(type_G)
+        pairs, counts_P = np.unique(record_G * (len(counts_T) + 1) + type_G, return_counts=True)
+        record_P, whole_P = pairs // (len(counts_T) + 1), counts_T[pairs % (len(counts_T) + 1)]
+        total, sum_log = len(type_G), _log_sum(counts_T).sum()
+        rest_N = total - np.bincount(record_G, minlength=n)
+        less_N = np.bincount(record_P, _log_sum(whole_P) - _log_sum(whole_P - counts_P), n)
+        values.append(float(_entropy(np.array([total]), np.array([sum_log]))[0]))
+        without.append(_entropy(rest_N, sum_log - less_N))
+    return sum(values) / len(values), np.mean(without, axis=0)
+
+
+def _log_sum(counts: np.ndarray) -> np.ndarray:
+    return counts * np.log2(np.maximum(counts, 1))
+
+
+def _entropy(total: np.ndarray, sum_log: np.ndarray) -> np.ndarray:
+    return np.maximum(np.log2(np.maximum(total, 1)) - sum_log / np.maximum(total, 1), 0.0)

@@ -1,0 +1,146 @@
+"""What a suite is given, and what it keeps of a set of predictions."""
+
+# N records
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from metrics import diversity
+from metrics.errors import InputError
+from metrics.families import Family, Jackknife
+from metrics.phrases import PhraseMatcher
+from metrics.sentiment import Polarity
+
+Columns = dict[str, np.ndarray]  # metric -> values, NaN where a unit does not define it
+
+
+@dataclass(frozen=True)
+class ConceptKnowledge:
+    """What the train split alone says of concepts and ratings, and the range of ratings."""
+
+    concepts: list[str]
+    user_concepts: list[set[int]] | None  # K_u by user index; indices into `concepts`; None: not known
+    item_concepts: list[set[int]] | None  # K_v by item index
+    rating_min: float
+    rating_max: float
+    all_concepts: list[str] | None = None  # of train, valid and test: the vocabulary of PETER's scripts
+    bias: tuple[float, np.ndarray, np.ndarray] | None = None  # metrics.rating.fit_bias
+    polarity: Polarity | None = None
+    user_records: np.ndarray | None = None  # train records by user index
+    item_records: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """All that is kept of a set of predictions: enough for its figures, their intervals and paired tests."""
+
+    n: int
+    families: list[Family] = field(default_factory=list)
+    jackknives: list[Jackknife] = field(default_factory=list)
+    plain: dict[str, float] = field(default_factory=dict)  # without a valid interval
+    signatures: dict[str, str] = field(default_factory=dict)  # of what was computed by a library or a model
+    skipped: list[str] = field(default_factory=list)
+
+    def values(self) -> dict[str, float]:
+        """Metric -> value."""
+        found: dict[str, float] = {}
+        for family in self.families:
+            found |= zip(family.names, family.weighted(np.ones((1, family.units)))[0].tolist(), strict=True)
+        return found | {jackknife.name: jackknife.value for jackknife in self.jackknives} | self.plain
+
+
+class AbsentError(Exception):
+    """Some metrics lack what they need; the message says what."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Predictions and what is looked up or found in them; asked for what they lack, it raises AbsentError."""
+
+    records: list[dict[str, Any]]
+    corpus: ConceptKnowledge | None
+    counts_NC: np.ndarray
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The explanations."""
+        return [record["explanation"] for record in self.records]
+
+    @property
+    def knowledge(self) -> ConceptKnowledge:
+        """What train says."""
+        if self.corpus is None:
+            raise AbsentError("no corpus was given or found")
+        return self.corpus
+
+    @cached_property
+    def matcher(self) -> PhraseMatcher:
+        """Finds the concepts of train."""
+        if not self.knowledge.concepts:
+            known = self.knowledge.user_concepts is not None
+            raise AbsentError(
+                "the train split of the corpus has no concepts" if known else "no corpus was given or found"
+            )
+        return PhraseMatcher(self.knowledge.concepts)
+
+    @cached_property
+    def found(self) -> list[set[int]]:
+        """K(e) of every explanation."""
+        return [self.matcher.find(text) for text in self.texts]
+
+    @cached_property
+    def gold(self) -> list[list[str]]:
+        """The concepts of each record as given."""
+        if not any(names := [record.get("gold_concepts") or [] for record in self.records]):
+            raise AbsentError("no prediction has gold concepts")
+        return names
+
+    @cached_property
+    def words(self) -> diversity.Words:
+        """All words of the explanations."""
+        return diversity.corpus_words(self.texts)
+
+    def ratings(self, key: str = "rating") -> np.ndarray:
+        """rating_N. The gold ones must lie within the range to which predicted ones are clipped."""
+        rating_N = np.array(self.field(key), dtype=np.float64)
+        low, high = self.knowledge.rating_min, self.knowledge.rating_max
+        if key == "rating" and not (low <= rating_N.min() and rating_N.max() <= high):
+            raise AbsentError(f"ratings lie outside {low:g} to {high:g}: give rating_range=[LOW,HIGH]")
+        return rating_N
+
+    def field(self, key: str) -> list[Any]:
+        """The values of a key that every prediction must have."""
+        values = [record.get(key) for record in self.records]
+        if absent := sum(value is None for value in values):
+            raise AbsentError(f"`{key}` is absent from {absent} of {len(values)} predictions")
+        return values
+
+    def groups(self, key: str) -> np.ndarray:
+        """group_N of the `user` or `item` of each record, by index where the corpus knows it."""
+        known = f"{key}_index" if self.records[0].get(f"{key}_index") is not None else key
+        return diversity.group_numbers(self.field(known))
+
+    def known_concepts(self, key: str, by_index: list[set[int]] | None) -> list[set[int]]:
+        """The train concepts of each record's user or item."""
+        if by_index is None:
+            raise AbsentError("what train says of users and items is not known without a corpus")
+        return [by_index[index] for index in self.indices(key, len(by_index)).tolist()]
+
+    def indices(self, key: str, known: int) -> np.ndarray:
+        """index_N of each record's user or item, of which the corpus has `known`."""
+        indices = self.field(key)
+        if outside := [index for index in indices if not 0 <= index < known]:
+            raise InputError(
+                f"`{key}` {outside[0]} of a prediction is outside the {known} of the corpus; "
+                "give the corpus that the system was trained on."
+            )
+        return np.array(indices, dtype=np.int64)
+
+    def item_names(self) -> list[list[str]]:
+        """The train concepts of each record's item, by name."""
+        names = self.knowledge.concepts
+        rows = self.known_concepts("item_index", self.knowledge.item_concepts)
+        return [[names[index] for index in sorted(row) if names[index].split()] for row in rows]

@@ -1,0 +1,173 @@
+"""The `paper` suite: every metric of the field, by its own definition, on one set of predictions.
+
+BLEU, ROUGE and Distinct are in percent, all others are fractions or counts. docs/metrics.md defines each key.
+"""
+
+# N records · R resamples · S statistics of BLEU · K metrics
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from metrics import diversity
+from metrics.bleu import STATISTICS, corpus_bleu
+from metrics.families import Family, Jackknife, Sums, means
+from metrics.measures import AbsentError, Columns, ConceptKnowledge, Data, Measures
+from metrics.paper_concepts import CONCEPT_COLUMNS, CONCEPT_FAMILIES
+from metrics.rating import predict_bias, rating_errors
+from metrics.rouge import rouge_l_of, rouge_n_of
+from metrics.sentiment import sign
+from metrics.text_counts import BLEU, MAX_ORDER, ROUGE, TYPES
+
+
+def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, counts_NC: np.ndarray) -> Measures:
+    """The paper suite of predictions, of which `counts_NC` are the `text_counts`.
+
+    Metrics that lack a field or are defined on no record are left out, and `skipped` lists "names: reason".
+    """
+    data = Data(records, knowledge, counts_NC)
+    measures, skipped = Measures(len(records)), defaultdict(list)
+    columns: Columns = {}
+    for names, columns_of in _COLUMNS.items():
+        try:
+            columns |= columns_of(data)
+        except AbsentError as reason:
+            skipped[str(reason)].append(names)
+    for name in [name for name, values_N in columns.items() if np.isnan(values_N).all()]:
+        del columns[name]
+        skipped["defined on no prediction"].append(name)
+    measures.families.append(_record_family(data, columns))
+    for names, parts_of in _FAMILIES.items():
+        try:
+            for part in parts_of(data):
+                (measures.jackknives if isinstance(part, Jackknife) else measures.families).append(part)
+        except AbsentError as reason:
+            skipped[str(reason)].append(names)
+    measures.skipped.extend(f"{', '.join(names)}: {reason}" for reason, names in skipped.items())
+    return measures
+
+
+def _record_family(data: Data, columns: Columns) -> Sums:
+    """Corpus BLEU and the means of `columns`: all that follows from weighted sums over records."""
+    orders, mean = range(1, MAX_ORDER + 1), means(columns, "record")
+    roots = [place for place, name in enumerate(columns) if name.startswith("rmse")]
+
+    def finish(sums_RS: np.ndarray) -> np.ndarray:
+        means_RK = mean.finish(sums_RS[..., STATISTICS:])
+        means_RK[..., roots] = np.sqrt(means_RK[..., roots])
+        bleu_RK = [corpus_bleu(sums_RS[..., :STATISTICS], order)[..., None] for order in orders]
+        return np.concatenate([*bleu_RK, means_RK], axis=-1)
+
+    summands_NS = np.concatenate([data.counts_NC[:, BLEU], mean.summands_US], axis=1)
+    return Sums([*(f"bleu_{order}" for order in orders), *columns], "record", summands_NS, finish)
+
+
+def _text_columns(data: Data) -> Columns:
+    counts_NC = data.counts_NC
+    columns: Columns = {}
+    for kind, part in ROUGE.items():
+        rouge = (rouge_l_of if kind == "l" else rouge_n_of)(counts_NC[:, part])
+        columns |= {f"rouge_{kind}_f": rouge.f_N, f"rouge_{kind}_r": rouge.r_N, f"rouge_{kind}_p": rouge.p_N}
+    words_N, theirs_N = counts_NC[:, BLEU][:, MAX_ORDER], counts_NC[:, BLEU][:, 2 * MAX_ORDER]
+    for order, types_N in enumerate(counts_NC[:, TYPES].T, start=1):
+        columns[f"distinct_{order}_sentence"] = diversity.distinct_sentence(types_N, words_N, order)
+    first_N, second_N = diversity.distinct_char_prag(data.texts)
+    columns |= {"distinct_1_char_prag": first_N, "distinct_2_char_prag": second_N}
+    repeats_N = (words_N - counts_NC[:, TYPES][:, 0]) / np.maximum(words_N, 1)
+    return columns | {"repeat_rate": repeats_N, "words": words_N * 1.0, "words_reference": theirs_N * 1.0}
+
+
+def _rating_columns(data: Data) -> Columns:
+    return _errors("", data.ratings("predicted_rating"), data)
+
+
+def _baseline_columns(data: Data) -> Columns:
+    if data.knowledge.bias is None:
+        raise AbsentError("no train ratings are known without a corpus")
+    mean, b_user, b_item = data.knowledge.bias
+    user_N, item_N = data.indices("user_index", len(b_user)), data.indices("item_index", len(b_item))
+    constant_N = np.full(len(data.records), mean)
+    return _errors("_bias", predict_bias(mean, b_user, b_item, user_N, item_N), data) | _errors(
+        "_constant", constant_N, data
+    )
+
+
+def _errors(name: str, predicted_N: np.ndarray, data: Data) -> Columns:
+    rating_N = data.ratings()
+    errors_N = rating_errors(predicted_N, rating_N, data.knowledge.rating_min, data.knowledge.rating_max)
+    return {f"rmse{name}": errors_N**2, f"mae{name}": np.abs(errors_N)}  # the root is taken of the mean
+
+
+# Names are what `skipped` calls a family that lacks its data.
+_COLUMNS: dict[str, Callable[[Data], Columns]] = {
+    "rouge": _text_columns,
+    "rmse, mae": _rating_columns,
+    "rmse_bias, rmse_constant": _baseline_columns,
+    **CONCEPT_COLUMNS,
+}
+
+
+def _diversity(data: Data) -> list[Jackknife]:
+    return diversity.corpus_diversity(data.texts, data.words)
+
+
+def _in_users(data: Data) -> list[Family]:
+    return [means({"uusr": diversity.unique_in_groups(data.texts, data.groups("user"))}, "user")]
+
+
+def _in_items(data: Data) -> list[Family]:
+    group_N = data.groups("item")
+    distinct_1, distinct_2 = diversity.distinct_in_groups(data.words, group_N)
+    unique = diversity.unique_in_groups(data.texts, group_N)
+    return [means({"iusr": unique, "distinct_1_item": distinct_1, "distinct_2_item": distinct_2}, "item")]
+
+
+def _sentiment(data: Data) -> list[Family]:
+    """Agreement of the polarity of texts with ratings; a text without polarity agrees with none."""
+    polarity = data.knowledge.polarity
+    if polarity is None:
+        raise AbsentError("no liked and disliked texts of train are known to tell polarity by")
+    middle = (data.knowledge.rating_min + data.knowledge.rating_max) / 2
+    rated_N = np.array([sign(rating, middle) for rating in data.ratings().tolist()])
+    if not rated_N.any():
+        raise AbsentError("no prediction has a rating above or below the middle")
+    said_N = np.array([polarity.of(text) for text in data.texts])
+    reference_N = np.array([polarity.of(record["reference"]) for record in data.records])
+    judged_N = np.where(rated_N == 0, np.nan, 1.0)
+    columns = {
+        "sentiment_match": judged_N * (said_N == rated_N),
+        "sentiment_reference": judged_N * (reference_N == rated_N),
+    }
+    for rated, one in ((1, "pos"), (-1, "neg")):
+        columns |= {
+            f"sentiment_{one}_{other}": judged_N * ((rated_N == rated) & (said_N == said))
+            for said, other in ((1, "pos"), (-1, "neg"))
+        }
+    if all(record.get("predicted_rating") is not None for record in data.records):
+        predicted_N = np.array([sign(record["predicted_rating"], middle) for record in data.records])
+        if predicted_N.any():
+            matches_N = np.where(predicted_N == 0, np.nan, said_N == predicted_N)
+            columns["sentiment_match_predicted"] = matches_N
+    return [means(columns, "record"), *_balanced(rated_N, said_N)]
+
+
+def _balanced(rated_N: np.ndarray, said_N: np.ndarray) -> list[Family]:
+    if not ((rated_N == 1).any() and (rated_N == -1).any()):
+        return []
+    parts = [part for rated in (1, -1) for part in ((rated_N == rated) & (said_N == rated), rated_N == rated)]
+
+    def finish(sums_RS: np.ndarray) -> np.ndarray:
+        return (sums_RS[..., 0:1] / sums_RS[..., 1:2] + sums_RS[..., 2:3] / sums_RS[..., 3:4]) / 2
+
+    return [Sums(["sentiment_match_balanced"], "record", np.column_stack(parts).astype(float), finish)]
+
+
+_FAMILIES: dict[str, Callable[[Data], list[Any]]] = {
+    "distinct, entr, usr, usn": _diversity,
+    "uusr": _in_users,
+    "iusr, distinct_1_item, distinct_2_item": _in_items,
+    **CONCEPT_FAMILIES,
+    "sentiment_match": _sentiment,
+}

@@ -1,0 +1,138 @@
+"""The metrics of the `paper` suite that look for concepts in the texts."""
+
+# N records · I items · R resamples
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from metrics.concept import candidate_recall, cmr, cor, fmr, fmr_token, ifcr, substring_match
+from metrics.families import Family, Jackknife, SharedPairs, Sums, different, means
+from metrics.measures import AbsentError, Columns, Data
+from metrics.phrases import PhraseMatcher, tokenize
+
+LIST_SHARE = 0.5  # of the words of a text, from which on it is a list of concepts
+
+
+def _gold_columns(data: Data) -> Columns:
+    return {
+        "fmr": fmr(data.texts, data.gold),
+        "fmr_token": fmr_token(data.texts, data.gold),
+        "gt_fmr": substring_match(data.texts, [[n for n in row if n.split()] for row in data.gold]),
+    }
+
+
+def _rate_columns(data: Data) -> Columns:
+    covered_N = np.array([data.matcher.covered(text) for text in data.texts], dtype=float)
+    words_N = np.array([len(tokenize(text)) for text in data.texts])
+    return {
+        "concept_rate": np.array([bool(concepts) for concepts in data.found], dtype=float),
+        "concepts_named": np.array([len(concepts) for concepts in data.found], dtype=float),
+        "concept_words": covered_N / np.maximum(words_N, 1),
+        "list_rate": ((words_N > 0) & (covered_N >= LIST_SHARE * words_N)).astype(float),
+        "cmr_gold": cmr(data.found, [data.matcher.find(r["reference"]) for r in data.records]),
+    }
+
+
+def _match_columns(data: Data) -> Columns:
+    users = data.known_concepts("user_index", data.knowledge.user_concepts)
+    items = data.known_concepts("item_index", data.knowledge.item_concepts)
+    either = [user | item for user, item in zip(users, items, strict=True)]
+    both = [user & item for user, item in zip(users, items, strict=True)]
+    return {"cmr": cmr(data.found, either), "cmr_both": cmr(data.found, both)}
+
+
+def _item_columns(data: Data) -> Columns:
+    return {"ifmr": substring_match(data.texts, data.item_names())}
+
+
+def _candidate_columns(data: Data) -> Columns:
+    names = [[entry["concept"] for entry in concepts] for concepts in data.field("concepts")]
+    if not any(names):
+        raise AbsentError("no prediction has candidate concepts")
+    indices = {concept: index for index, concept in enumerate(data.knowledge.concepts)}
+    if unknown := sorted({name for row in names for name in row} - indices.keys()):
+        raise AbsentError(f"candidate concept {unknown[0]!r} ({len(unknown)} in all) is not in the train split")
+    candidates = [{indices[name] for name in row} for row in names]
+    return {
+        "cmr_candidates": cmr(data.found, candidates),
+        "candidate_recall": candidate_recall(data.found, candidates),
+    }
+
+
+# Names are what `skipped` calls a family that lacks its data.
+CONCEPT_COLUMNS: dict[str, Callable[[Data], Columns]] = {
+    "fmr, fmr_token, gt_fmr": _gold_columns,
+    "concept_rate, list_rate, cmr_gold": _rate_columns,
+    "cmr, cmr_both": _match_columns,
+    "ifmr": _item_columns,
+    "cmr_candidates, candidate_recall": _candidate_columns,
+}
+
+
+def _coverage(data: Data) -> list[Jackknife]:
+    """FCR: what is named of the train concepts."""
+    return [_named("fcr", data.found, len(data.knowledge.concepts))]
+
+
+def _test_coverage(data: Data) -> list[Jackknife]:
+    vocabulary = sorted({name for names in data.gold for name in names})
+    matcher = PhraseMatcher(vocabulary)
+    return [_named("fcr_test", [matcher.find(text) for text in data.texts], len(vocabulary))]
+
+
+def _tokens(data: Data) -> list[Family | Jackknife]:
+    """FCR and DIV as PETER's script has them: vocabulary of all splits, single words, letter case counts."""
+    vocabulary = data.knowledge.all_concepts
+    if not vocabulary:
+        raise AbsentError("the concepts of all splits are not known without a corpus")
+    indices = {name: index for index, name in enumerate(vocabulary)}
+    found = [{indices[word] for word in text.split() if word in indices} for text in data.texts]
+    return [_named("fcr_token", found, len(vocabulary)), *_shared("div_token", found)]
+
+
+def _named(name: str, found: list[set[int]], total: int) -> Jackknife:
+    pairs = SharedPairs.of([name], found)
+    return different(name, pairs.concepts_M, pairs.records_M, len(found), float(total))
+
+
+def _div(data: Data) -> list[Family]:
+    return _shared("div", data.found)
+
+
+def _shared(name: str, found: list[set[int]]) -> list[Family]:
+    if len(found) < 2:
+        raise AbsentError("there is one prediction and it compares two")
+    return [SharedPairs.of([name], found)]
+
+
+def _cor(data: Data) -> list[Family]:
+    overlap = cor(data.found, data.groups("item").tolist())
+    if len(overlap.pairs_I) == 0:
+        raise AbsentError("no item has two predictions")
+    summands_IS = np.column_stack([*overlap, np.ones(len(overlap.pairs_I))])
+
+    def finish(sums_RS: np.ndarray) -> np.ndarray:
+        jaccard_R, overlap_R, count_R, empty_R, pairs_R, items_R = np.moveaxis(sums_RS, -1, 0)
+        parts = [jaccard_R / items_R, overlap_R / items_R, count_R / items_R, empty_R / pairs_R]
+        return np.stack(parts, axis=-1)
+
+    return [Sums(["cor", "cor_overlap", "cor_count", "cor_empty_share"], "item", summands_IS, finish)]
+
+
+def _item_coverage(data: Data) -> list[Family]:
+    values_I = ifcr(data.texts, data.groups("item"), data.item_names())
+    if np.isnan(values_I).all():
+        raise AbsentError("defined on no prediction")
+    return [means({"ifcr": values_I}, "item")]
+
+
+CONCEPT_FAMILIES: dict[str, Callable[[Data], list[Any]]] = {
+    "fcr": _coverage,
+    "fcr_test": _test_coverage,
+    "fcr_token, div_token": _tokens,
+    "div": _div,
+    "cor, cor_overlap, cor_count, cor_empty_share": _cor,
+    "ifcr": _item_coverage,
+}

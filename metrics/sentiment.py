@@ -1,0 +1,53 @@
+"""Does the polarity of an explanation agree with the rating? The polarity is told by words, fitted on train alone.
+
+Naive Bayes over words and word pairs (pairs catch "not good"), Laplace smoothing, both classes equally likely a priori:
+what a text says, not how frequent praise is. Texts of train are positive above the middle of the rating scale and
+negative below it. No word list is needed, so it works for any language and domain; how often it is right on the
+reference texts stands beside every figure made with it.
+"""
+
+# V words and word pairs of train
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from metrics.phrases import ngrams, tokenize
+
+
+@dataclass(frozen=True)
+class Polarity:
+    """log P(word | positive) - log P(word | negative) of the words of train; an unknown word says nothing."""
+
+    log_odds: dict[tuple[str, ...], float]
+
+    def of(self, text: str) -> int:
+        """1 positive, -1 negative, 0 where nothing known is said or both sides weigh the same."""
+        score = math.fsum(self.log_odds.get(gram, 0.0) for gram in _grams(text))
+        return (score > 0) - (score < 0)
+
+
+def sign(rating: float, middle: float) -> int:
+    """1 above the middle of the scale, -1 below, 0 at it."""
+    return (rating > middle) - (rating < middle)
+
+
+def fit_polarity(texts: Sequence[str], ratings: Iterable[float], middle: float) -> Polarity | None:
+    """Fits on train texts; None where train has no positive or no negative text."""
+    counts: dict[int, Counter[tuple[str, ...]]] = {1: Counter(), -1: Counter(), 0: Counter()}
+    for text, rating in zip(texts, ratings, strict=True):
+        counts[sign(rating, middle)].update(set(_grams(text)))
+    liked, disliked = counts[1], counts[-1]
+    if not liked or not disliked:
+        return None
+    known = sorted(liked.keys() | disliked.keys())
+    totals = liked.total() + len(known), disliked.total() + len(known)
+    return Polarity(
+        {gram: math.log((liked[gram] + 1) / totals[0]) - math.log((disliked[gram] + 1) / totals[1]) for gram in known}
+    )
+
+
+def _grams(text: str) -> list[tuple[str, ...]]:
+    words = tokenize(text.lower())
+    return ngrams(words, 1) + ngrams(words, 2)
