@@ -27,7 +27,7 @@ PAD, END, VOCABULARY = 0, 1, 8192
 GPU = torch.cuda.is_available()
 
 
-def tiny_gpt2() -> GPT2LMHeadModel:
+def tiny_gpt2(fused: bool = True) -> GPT2LMHeadModel:
     """4 layers, 256 wide, 8192 words, without dropout: the model of the peers' scripts; 12 x 768, 50257 on a GPU."""
     size = {"n_embd": 768, "n_layer": 12, "n_head": 12} if GPU else {"n_embd": 256, "n_layer": 4, "n_head": 4}
     config = GPT2Config(
@@ -42,7 +42,8 @@ def tiny_gpt2() -> GPT2LMHeadModel:
         pad_token_id=PAD,
     )
     torch.manual_seed(0)
-    return fuse_activations(GPT2LMHeadModel(config))
+    lm = GPT2LMHeadModel(config)
+    return fuse_activations(lm) if fused else lm
 
 
 def tiny_explainer() -> Explainer:

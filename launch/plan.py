@@ -16,6 +16,8 @@ from datamodules.batches import BatchPlan
 from datamodules.corpus import Corpus
 from datamodules.graph import build_graph
 from datamodules.importers.embedded import write_embedded
+from launch.engine import use_cpu
+from launch.footprint import DECODING, READING, Shape, activation_bytes, matmul_rate, reading_flops, state_bytes
 from launch.schema import TrainConfig
 from lightning_modules.collectives import trainable_and_total
 from lightning_modules.fitting import FitConfig
@@ -34,33 +36,30 @@ class StagePlan:
     trainable: int
     total: int
     steps: int
-
-
-def memory_per_rank(trainable: int, total: int, zero_stage: int, ranks: int, bf16: bool) -> float:
-    """GiB of parameters, gradients and AdamW state on each rank (Rajbhandari et al. 2020), without activations.
-
-    fp32: 4 bytes a parameter, 4 a gradient, 8 of moments. bf16: 2, 2, and 12 of moments and float32 weights. DeepSpeed
-    keeps such a copy of the weights from stage 1 on in fp32 too. Each stage divides one more part by the ranks.
-    """
-    width = 2 if bf16 else 4
-    state = 12 if bf16 or zero_stage >= 1 else 8
-    parameters = width * total / (ranks if zero_stage >= 3 else 1)
-    gradients = width * trainable / (ranks if zero_stage >= 2 else 1)
-    optimizer = state * trainable / (ranks if zero_stage >= 1 else 1)
-    return (parameters + gradients + optimizer) / 2**30
+    activations: float = 0.0  # bytes of the longest micro-batch of a rank; 0: not predicted
+    full_speed_flops: float = 0.0  # over all ranks and steps, each kind divided by the share of the rate it reaches
 
 
 def describe_plan(config: TrainConfig) -> str:
     """The table that `dry_run=true` prints; reads the corpus, checks all batch sizes, trains nothing."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     bf16 = config.hardware.precision == "bf16"
-    lines = [f"{'stage':<12}{'trainable':>15}{'parameters':>15}{'GiB a rank':>12}{'steps':>9}"]
+    device = "cpu" if use_cpu(config.hardware) else "cuda"
+    rate = matmul_rate(bf16, device)
+    lines = [
+        f"{'stage':<12}{'trainable':>15}{'parameters':>15}{'states':>9}{'activations':>13}{'steps':>9}{'hours':>9}"
+    ]
     for plan in plan_stages(config, ranks):
-        memory = memory_per_rank(plan.trainable, plan.total, config.zero.stage, ranks, bf16)
-        lines.append(f"{plan.name:<12}{plan.trainable:>15,}{plan.total:>15,}{memory:>12.3f}{plan.steps:>9,}")
+        states = state_bytes(plan.trainable, plan.total, config.zero.stage, ranks, bf16) / 2**30
+        kept = f"{plan.activations / 2**30:.3f}" if plan.activations else "-"
+        hours = f"{plan.full_speed_flops / rate / ranks / 3600:.3f}" if plan.full_speed_flops else "-"
+        sizes = f"{plan.trainable:>15,}{plan.total:>15,}{states:>9.3f}{kept:>13}"
+        lines.append(f"{plan.name:<12}{sizes}{plan.steps:>9,}{hours:>9}")
     lines.append(
-        f"ZeRO stage {config.zero.stage} on {ranks} ranks, {config.hardware.precision}; parameters, gradients and "
-        "optimizer state, without activations and buffers; at most so many optimizer steps"
+        f"ZeRO stage {config.zero.stage} on {ranks} ranks, {config.hardware.precision}; GiB a rank: states are "
+        "parameters, gradients and optimizer state, activations those of the longest micro-batch; at most so many optimizer steps; "
+        f"hours at {rate / 1e9:,.0f} GFLOP/s a rank, measured now on {device}, of which {READING:.0%} are reached in "
+        f"reading and {DECODING:.0%} in sampling; without the rating stage's, validation and communication"
     )
     return "\n".join(lines)
 
@@ -81,6 +80,7 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     layers = lm.config.num_hidden_layers
     blocks = (language[1] - vocabulary * width) * min(config.hqar.layers, layers) // layers
     discriminator = blocks + vocabulary * width
+    shape, texts = Shape.of(lm), Texts.of(corpus, config)
     value_head = width + 1 if config.ppo.algorithm == "ppo" else 0
     copy = 1 if config.explanation.lora.rank else 2  # with adapters the reference is a second adapter
     return [
@@ -90,11 +90,56 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
             language[0] + soft_size,
             language[1] + soft_size,
             _steps("explanation", train, config.explanation.fit, ranks),
+            *_explanation_work(config, shape, texts, train, ranks),
         ),
         StagePlan("ccr", *trainable_and_total(encoder), _steps("ccr", train, config.ccr.fit, ranks)),
         StagePlan("hqar", discriminator, discriminator, _steps("hqar", train, config.hqar.fit, ranks)),
-        StagePlan("ppo", language[0] + value_head, copy * (language[1] + soft_size), _ppo_steps(config, ranks)),
+        StagePlan(
+            "ppo",
+            language[0] + value_head,
+            copy * (language[1] + soft_size),
+            _ppo_steps(config, ranks),
+            *_ppo_work(config, shape, texts, ranks),
+        ),
     ]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How long prompts and explanations are, in tokens: a guess from words, as no tokenizer is there yet."""
+
+    prompt: float
+    response: float
+
+    @classmethod
+    def of(cls, corpus: Corpus, config: TrainConfig) -> "Texts":
+        """Of the train split; a word makes 1.15 tokens."""
+        words = [len(corpus.explanations[record].split()) for record in corpus.rows("train").tolist()]
+        concept = sum(len(name.split()) for name in corpus.concepts) / max(len(corpus.concepts), 1)
+        fixed = len(config.prompt.instruction.split()) + 4
+        prompt = fixed + config.graph.candidates * (1.15 * concept + 1)
+        response = 1.15 * sum(words) / max(len(words), 1) + 1
+        return cls(min(prompt, config.prompt.max_prompt_tokens), min(response, config.prompt.max_new_tokens))
+
+
+def _explanation_work(config: TrainConfig, shape: Shape, texts: Texts, train: int, ranks: int) -> tuple[float, float]:
+    fit, longest = config.explanation.fit, config.prompt.max_new_tokens
+    rows = fit.batch_size / fit.accumulate / ranks
+    kept = activation_bytes(shape, rows * (texts.prompt + longest), rows * longest, config.hardware.precision == "bf16")
+    flops = reading_flops(shape, texts.prompt + texts.response, texts.response, backward=True)
+    return kept, train * fit.epochs * flops / READING
+
+
+def _ppo_work(config: TrainConfig, shape: Shape, texts: Texts, ranks: int) -> tuple[float, float]:
+    """Sampling, the reference's reading, and the updates."""
+    ppo, longest = config.ppo, config.prompt.max_new_tokens
+    rows = ppo.mini_batch_size / ppo.accumulate / ranks
+    kept = activation_bytes(shape, rows * (texts.prompt + longest), rows * longest, config.hardware.precision == "bf16")
+    tokens = texts.prompt + texts.response
+    sampling = reading_flops(shape, tokens, texts.response, backward=False) / DECODING
+    reference = reading_flops(shape, tokens, texts.response, backward=False) / READING
+    update = reading_flops(shape, tokens, texts.response, backward=True) / READING
+    return kept, ppo.iterations * ppo.rollout_batch_size * (sampling + reference + ppo.epochs * update)
 
 
 def _corpus(config: TrainConfig) -> Corpus:

@@ -1,0 +1,74 @@
+"""Predicted memory against what autograd keeps, and predicted arithmetic against torch's own counter."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from launch.footprint import Shape, activation_bytes, reading_flops, state_bytes
+from models.explainer import Explainer
+from models.language_model import LoraConfig, fuse_activations, with_adapters
+
+ROWS, PROMPT, NEW, VOCABULARY = 8, 24, 16, 2000
+
+
+def gpt2():
+    return fuse_activations(GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=128, n_layer=3, n_head=4)))
+
+
+def llama():
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 3}
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2))
+
+
+def read(explainer):
+    ids, ones = torch.ones(ROWS, PROMPT, dtype=torch.long), torch.ones(ROWS, NEW, dtype=torch.long)
+    return explainer(explainer.lm.get_input_embeddings()(ids), ids, ones, ones)
+
+
+@pytest.mark.parametrize("family", [gpt2, llama])
+def test_activations_are_what_autograd_keeps(family):
+    explainer, kept = Explainer(family(), 4).eval(), {}
+    weights = {p.untyped_storage().data_ptr() for p in explainer.parameters()}
+    alive = []  # else an address may be used twice
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        reading = read(explainer)
+    assert reading.log_prob_BT.requires_grad
+    predicted = activation_bytes(Shape.of(explainer.lm), ROWS * (PROMPT + NEW), ROWS * NEW, bf16=False)
+    assert predicted == pytest.approx(sum(kept.values()), rel=0.15)
+
+
+@pytest.mark.parametrize("family", [gpt2, llama])
+def test_arithmetic_is_what_torch_counts(family):
+    explainer = Explainer(family(), 4).eval()
+    with FlopCounterMode(display=False) as forward:
+        reading = read(explainer)
+    with FlopCounterMode(display=False) as backward:
+        reading.log_prob_BT.sum().backward()
+    shape = Shape.of(explainer.lm)
+    counted = forward.get_total_flops()
+    assert reading_flops(shape, ROWS * (PROMPT + NEW), ROWS * NEW, False) == pytest.approx(counted, rel=0.05)
+    counted += backward.get_total_flops()
+    assert reading_flops(shape, ROWS * (PROMPT + NEW), ROWS * NEW, True) == pytest.approx(counted, rel=0.05)
+
+
+def test_adapters_and_a_tied_head_are_no_blocks():
+    plain, tuned = gpt2(), with_adapters(gpt2(), LoraConfig(rank=2))
+    blocks = 3 * (12 * 128**2 + 13 * 128) + 2 * 128  # four products with biases and two norms a layer; the last norm
+    assert Shape.of(plain).blocks == Shape.of(tuned).blocks == blocks
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [(0, 4 + 4 + 8), (1, 4 + 4 + 12 / 4), (2, 4 + 4 / 4 + 12 / 4), (3, 4 / 4 + 4 / 4 + 12 / 4)],
+)
+def test_states_on_four_ranks_by_hand(stage, expected):
+    assert state_bytes(1000, 1000, stage, 4, bf16=False) == 1000 * expected
