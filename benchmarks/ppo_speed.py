@@ -55,8 +55,8 @@ class TokenPrompts:
         return batch
 
     def candidate_names(self, records: list[int]) -> list[list[str]]:
-        """None."""
-        return [[] for _ in records]
+        """One name, which the reward does not look at."""
+        return [["w2"] for _ in records]
 
 
 class EvenWords:
@@ -130,8 +130,7 @@ def ours(algorithm: str, epochs: int, rollouts: int, precision: str) -> dict:
     module = PPOModule(config, tiny_explainer(), tiny_tokenizer(), EvenWords(), TokenPrompts(group), NEW, 0)
     watch = Clock(module)
     with tempfile.TemporaryDirectory() as folder:
-        options = {"max_epochs": rollouts + 1, "gradient_clip_val": 1.0, "enable_checkpointing": False}
-        options.pop("enable_checkpointing")
+        options = {"max_epochs": rollouts + 1, "gradient_clip_val": 1.0}
         trainer = make_trainer(ZeroConfig(stage=0), hardware, Path(folder), False, [watch], **options)
         trainer.fit(module)
     rate = SAMPLES * rollouts / watch.total

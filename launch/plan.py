@@ -57,9 +57,10 @@ def describe_plan(config: TrainConfig) -> str:
         lines.append(f"{plan.name:<12}{sizes}{plan.steps:>9,}{hours:>9}")
     lines.append(
         f"ZeRO stage {config.zero.stage} on {ranks} ranks, {config.hardware.precision}; GiB a rank: states are "
-        "parameters, gradients and optimizer state, activations those of the longest micro-batch; at most so many optimizer steps; "
-        f"hours at {rate / 1e9:,.0f} GFLOP/s a rank, measured now on {device}, of which {READING:.0%} are reached in "
-        f"reading and {DECODING:.0%} in sampling; without the rating stage's, validation and communication"
+        "parameters, gradients and optimizer state, activations those of the longest micro-batch; at most so many "
+        f"optimizer steps; hours at {rate / 1e9:,.0f} GFLOP/s a rank, measured now on {device}, of which "
+        f"{READING:.0%} are reached in reading and {DECODING:.0%} in sampling; without rating, validation and "
+        "communication"
     )
     return "\n".join(lines)
 

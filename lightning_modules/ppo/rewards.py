@@ -3,6 +3,7 @@
 B explanations, T tokens, D width of the encoder.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from datamodules.contrastive import concept_text, encode_texts
 from metrics.errors import InputError
 from models.discriminator import Discriminator, sequence_reward, token_reward
 from models.text_encoder import TextEncoder
+
+GROUP = 32  # texts that are read together
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Scorer:
         """Rewards of responses given as the policy's tokens; `candidates` are the names C_uv of each."""
         texts = self.policy_tokenizer.batch_decode(response_BT, skip_special_tokens=True)
         ccr_B = (self._encode(texts) * self._encode_concepts(candidates)).sum(-1)
-        logits_BT = self.discriminator(response_BT, mask_BT)
+        logits_BT = self._judge(response_BT, mask_BT)
         hqar_B = sequence_reward(logits_BT, mask_BT, self.clip, self.reduce)
         return Scores(ccr_B, hqar_B, token_reward(logits_BT, mask_BT, self.clip))
 
@@ -66,7 +69,18 @@ class Scorer:
         ids_BS, mask_BS = encode_texts(self.encoder_tokenizer, texts)
         if ids_BS.shape[1] == 0:  # nothing but empty texts
             return torch.zeros(len(texts), self.encoder.model.config.hidden_size, device=device)
-        return self.encoder(ids_BS.long().to(device), mask_BS.to(device))
+        ids_BS, mask_BS = ids_BS.long().to(device), mask_BS.to(device)
+        found = torch.empty(len(texts), self.encoder.model.config.hidden_size, device=device)
+        for rows, width in _groups(mask_BS.sum(1)):
+            found[rows] = self.encoder(ids_BS[rows, :width], mask_BS[rows, :width])
+        return found
+
+    def _judge(self, response_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """The discriminator's logits [B, T], zero behind the longest text of a group."""
+        logits_BT = torch.zeros(response_BT.shape, device=response_BT.device)
+        for rows, width in _groups(mask_BT.sum(1)):
+            logits_BT[rows, :width] = self.discriminator(response_BT[rows, :width], mask_BT[rows, :width]).float()
+        return logits_BT
 
     def _encode_concepts(self, candidates: list[list[str]]) -> Tensor:
         """Embeddings [B, D] of candidate lists, each encoded once in a run."""
@@ -75,6 +89,12 @@ class Scorer:
         if new:
             self._concepts.update(zip(new, self._encode(new), strict=True))
         return torch.stack([self._concepts[text] for text in lists])
+
+
+def _groups(length_B: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Rows of like length together, and the longest of each group: less padding is read."""
+    for rows in length_B.argsort(stable=True).split(GROUP):
+        yield rows, max(int(length_B[rows].max()), 1)
 
 
 class RunningMoments:

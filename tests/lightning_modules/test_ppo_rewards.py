@@ -84,7 +84,8 @@ def test_the_encoder_reads_the_words_alone_without_end_token_and_padding():
     tokenizer = word_tokenizer()
     scorer, bag, encoder_tokenizer = scorer_of(tokenizer)
     scorer.score(*responses(tokenizer, "warm sound", "room"), [["sound"], ["sound"]])
-    assert [encoder_tokenizer.decode(ids).split() for ids in bag.read[:2]] == [["warm", "sound"], ["room"]]
+    read = [encoder_tokenizer.decode(ids).split() for ids in bag.read[:2]]
+    assert sorted(read) == [["room"], ["warm", "sound"]]
 
 
 def test_the_encoder_reads_the_words_alone_where_token_zero_is_a_word():
@@ -93,7 +94,8 @@ def test_the_encoder_reads_the_words_alone_where_token_zero_is_a_word():
     assert tokenizer.decode([0]) == "!"
     scorer, bag, encoder_tokenizer = scorer_of(tokenizer)
     scorer.score(*responses(tokenizer, "warm sound", "room"), [["sound"], ["sound"]])
-    assert [encoder_tokenizer.decode(ids).split() for ids in bag.read[:2]] == [["warm", "sound"], ["room"]]
+    read = [encoder_tokenizer.decode(ids).split() for ids in bag.read[:2]]
+    assert sorted(read) == [["room"], ["warm", "sound"]]
 
 
 def test_an_explanation_without_words_earns_no_ccr():

@@ -1,0 +1,100 @@
+"""Scoring explanations by both reward models: explanations a CPU second at one thread.
+
+    python benchmarks/reward_speed.py EXPLANATIONS.jsonl.gz [--repeats 3]
+
+Real explanations (JSON lines with `sentence` and `feature`), rollouts of 256 from 64 prompts with four samples, five
+candidate concepts each; a BERT of 2 layers and a discriminator of 2, both 128 wide. The peer encodes explanation and
+candidate list of every batch of 64 as it comes, padded to its longest row, as a reward function is usually written.
+"""
+
+import argparse
+import gzip
+import json
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+from measuring import alternate, clock, emit
+from torch import Tensor
+
+from datamodules.contrastive import concept_text, encode_texts
+from lightning_modules.ppo.rewards import Scorer
+from models.discriminator import new_discriminator, sequence_reward
+from models.language_model import NewModelConfig, create_language_model, load_tokenizer
+from models.text_encoder import create_encoder, load_encoder
+
+ROLLOUT, SAMPLES, LENGTH = 256, 4, 32
+
+
+@torch.no_grad()
+def naive(scorer: Scorer, response_BT: Tensor, mask_BT: Tensor, names: list[list[str]]) -> tuple[Tensor, Tensor]:
+    """Both rewards, batch by batch."""
+    ccr, hqar = [], []
+    for start in range(0, len(response_BT), 64):
+        part = slice(start, start + 64)
+        texts = scorer.policy_tokenizer.batch_decode(response_BT[part], skip_special_tokens=True)
+        lists = [concept_text(found) for found in names[part]]
+        said, about = (scorer.encoder(*encode_texts(scorer.encoder_tokenizer, rows)) for rows in (texts, lists))
+        ccr.append((said * about).sum(-1))
+        logits_BT = scorer.discriminator(response_BT[part], mask_BT[part])
+        hqar.append(sequence_reward(logits_BT, mask_BT[part], scorer.clip, scorer.reduce))
+    return torch.cat(ccr), torch.cat(hqar)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("explanations")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with gzip.open(args.explanations, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    texts, concepts = [row["sentence"] for row in rows], sorted({row["feature"] for row in rows})
+    size = NewModelConfig(layers=2, dropout=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        create_language_model(texts, size, 96, Path(folder) / "lm", 0)
+        create_encoder(texts, size, Path(folder) / "bert", 0)
+        tokenizer = load_tokenizer(f"{folder}/lm")
+        discriminator = new_discriminator(f"{folder}/lm", 2, tokenizer.bos_token_id).eval()
+        encoder, encoder_tokenizer = load_encoder(f"{folder}/bert")
+    draw = random.Random(0)
+
+    def rollout() -> tuple[Tensor, Tensor, list[list[str]]]:
+        """Texts of a rollout as tokens, and the candidates of their prompts."""
+        ids = [
+            tokenizer(text)["input_ids"][: LENGTH - 1] + [tokenizer.eos_token_id]
+            for text in draw.sample(texts, ROLLOUT)
+        ]
+        response_BT = torch.tensor([row + [tokenizer.pad_token_id] * (LENGTH - len(row)) for row in ids])
+        mask_BT = torch.tensor([[1] * len(row) + [0] * (LENGTH - len(row)) for row in ids])
+        names = [draw.sample(concepts, 5) for _ in range(ROLLOUT // SAMPLES)]
+        return response_BT, mask_BT, [names[i // SAMPLES] for i in range(ROLLOUT)]
+
+    rollouts = [rollout() for _ in range(3)]
+    scorer = Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, 0.01, "mean")
+    for given in rollouts:  # the same numbers
+        scores, (ccr_B, hqar_B) = scorer.score(*given), naive(scorer, *given)
+        torch.testing.assert_close(scores.ccr_B, ccr_B, atol=1e-5, rtol=0)
+        torch.testing.assert_close(scores.hqar_B, hqar_B, atol=1e-5, rtol=0)
+
+    def ours(cached: bool) -> float:
+        begin = clock()
+        if not cached:
+            scorer._concepts.clear()
+        for given in rollouts:
+            scorer.score(*given)
+        return len(rollouts) * ROLLOUT / (clock() - begin)
+
+    def theirs() -> float:
+        begin = clock()
+        for given in rollouts:
+            naive(scorer, *given)
+        return len(rollouts) * ROLLOUT / (clock() - begin)
+
+    sides = {"llm2er": lambda: ours(True), "llm2er, concepts new": lambda: ours(False), "naive": theirs}
+    emit("reward scoring", "explanations a second", alternate(sides, args.repeats), "llm2er", rollout=ROLLOUT)
+
+
+if __name__ == "__main__":
+    main()
