@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from models.generation import choose, generate, uniforms
+from models.generation import Sampling, choose, generate, uniforms
 
 VOCABULARY, END, FILL, LENGTH = 12, 2, 0, 12
 
@@ -209,3 +209,66 @@ def test_a_token_of_probability_zero_is_never_chosen():
 
 def test_greedy_takes_the_likeliest():
     assert choose(torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), None)[0].tolist() == [1, 0]
+
+
+def test_samples_of_a_prompt_that_is_read_once_are_those_of_the_prompt_repeated(lm):
+    prompt_BPW, mask_BP = prompts(3)
+    rows = torch.tensor([0, 0, 1, 2, 2, 2])
+    uniform_BT = uniforms(5, 0, rows.tolist(), LENGTH, [0, 1, 0, 0, 1, 2])
+    once = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT, rows)
+    repeated = generate(lm, prompt_BPW[rows], mask_BP[rows], END, FILL, LENGTH, uniform_BT)
+    assert torch.equal(once.response_BT, repeated.response_BT)
+    torch.testing.assert_close(once.log_prob_BT, repeated.log_prob_BT, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_log_probabilities_and_hidden_states_are_those_of_the_whole_sequence_read_at_once(lm, greedy):
+    prompt_BPW, mask_BP = prompts(12)
+    uniform_BT = None if greedy else uniforms(3, 0, list(range(12)), LENGTH)
+    made = generate(lm, prompt_BPW, mask_BP, END, FILL, LENGTH, uniform_BT)
+    table = lm.get_input_embeddings().weight
+    for row in range(12):
+        tokens = made.response_BT[row][made.mask_BT[row].bool()]
+        prompt_PW = prompt_BPW[row][mask_BP[row].bool()]
+        with torch.no_grad():
+            output = lm(inputs_embeds=torch.cat([prompt_PW, table[tokens]])[None], output_hidden_states=True)
+        before = slice(len(prompt_PW) - 1, -1)
+        expected = output.logits[0, before].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        torch.testing.assert_close(made.log_prob_BT[row, : len(tokens)], expected, atol=1e-4, rtol=1e-5)
+        hidden = output.hidden_states[-1][0, before]
+        torch.testing.assert_close(made.hidden_BTW[row, : len(tokens)], hidden, atol=1e-4, rtol=1e-3)
+        assert (made.log_prob_BT[row, len(tokens) :] == 0).all()
+
+
+def test_top_k_and_top_p_keep_the_likeliest_in_their_proportions():
+    """Chances 0.4, 0.3, 0.2, 0.1; what is left is drawn as if there were nothing else."""
+    logits_V, draws = torch.tensor([0.1, 0.4, 0.2, 0.3]).log(), 20_000
+    uniform_B = uniforms(2, 0, [0], draws)[0]
+    cases = [
+        (Sampling(top_k=2), {1: 4 / 7, 3: 3 / 7}),
+        (Sampling(top_p=0.65), {1: 4 / 7, 3: 3 / 7}),
+        (Sampling(top_p=0.75), {1: 4 / 9, 3: 3 / 9, 2: 2 / 9}),
+        (Sampling(top_k=3, top_p=0.5), {1: 4 / 7, 3: 3 / 7}),
+        (Sampling(top_k=1), {1: 1.0}),
+    ]
+    for sampling, expected in cases:
+        token_B, log_prob_B = choose(logits_V.expand(draws, -1), uniform_B, sampling)
+        counts = torch.bincount(token_B, minlength=4)
+        assert {v for v in range(4) if counts[v]} == set(expected)
+        for token, share in expected.items():
+            assert counts[token].item() / draws == pytest.approx(share, abs=0.015)
+        torch.testing.assert_close(log_prob_B, logits_V[token_B], atol=1e-5, rtol=0)
+
+
+def test_a_choice_over_a_large_vocabulary_inverts_its_distribution_function():
+    """Larger than the blocks in which it is summed up, and no multiple of them."""
+    logits_BV = torch.randn(200, 1000, generator=torch.Generator().manual_seed(0)) * 3
+    uniform_B = uniforms(1, 0, [7], 200)[0]
+    token_B, log_prob_B = choose(logits_BV, uniform_B)
+    share_BV = logits_BV.double().softmax(-1)
+    until_BV = share_BV.cumsum(-1)
+    rows = torch.arange(200)
+    assert (until_BV[rows, token_B] >= uniform_B - 1e-6).all()
+    assert (until_BV[rows, token_B] - share_BV[rows, token_B] <= uniform_B + 1e-6).all()
+    expected = logits_BV.log_softmax(-1)[rows, token_B]
+    torch.testing.assert_close(log_prob_B, expected, atol=1e-5, rtol=1e-5)

@@ -1,5 +1,6 @@
 """The language model: tokenizer, creation, loading, adapters, and a real pre-trained checkpoint."""
 
+import copy
 import os
 import struct
 from pathlib import Path
@@ -18,6 +19,7 @@ from models.language_model import (
     LoraConfig,
     NewModelConfig,
     create_language_model,
+    fuse_activations,
     load_language_model,
     load_tokenizer,
     train_tokenizer,
@@ -275,3 +277,13 @@ def test_a_real_checkpoint_tells_the_same_story_behind_padding(stories):
     assert positions(mask_BP)[0, -1] == 0
     made = generate(lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, pad, 40, None)
     assert tokenizer.decode(made.response_BT[0]).strip().startswith(STORY[:60])
+
+
+def test_the_fused_activation_is_the_same_function():
+    torch.manual_seed(0)
+    plain = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)).eval()
+    fused = fuse_activations(copy.deepcopy(plain))
+    assert sum(isinstance(module, torch.nn.GELU) for module in fused.modules()) == 2
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(fused(ids).logits, plain(ids).logits, atol=1e-6, rtol=1e-6)
