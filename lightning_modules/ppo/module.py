@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batches import BatchPlan
-from datamodules.prompts import PromptBatch
+from datamodules.prompts import ROWS_A_PART, PromptBatch
 from datamodules.rollout_prompts import RolloutPrompts
 from lightning_modules.collectives import full_state, gather_rows, unsharded, world
 from lightning_modules.fitting import adamw, trainable, warm_then_linear
@@ -139,7 +139,11 @@ class PPOModule(pl.LightningModule):
         batch = self._to_device(self.prompts.batch(list(place)))
         made = self._generate(batch, uniform_BT, prompt_B)
         batch = batch.rows(prompt_B)
-        batch.response_BT, batch.response_mask_BT, batch.parts = made.response_BT, made.mask_BT, len(records) // 16 + 1
+        batch.response_BT, batch.response_mask_BT, batch.parts = (
+            made.response_BT,
+            made.mask_BT,
+            max(1, len(records) // ROWS_A_PART),
+        )
         log_prob_BT, value_BT = made.log_prob_BT, torch.zeros_like(made.log_prob_BT)
         if made.hidden_BTW.dtype != torch.float32:  # the update's kernels round otherwise than those of generation
             reading, value_BT = self(batch)
