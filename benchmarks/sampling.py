@@ -1,6 +1,6 @@
 """Neighbour sampling against the full graph in the rating stage, on any corpus: time of a step and epoch, memory.
 
-    python benchmarks/sampling.py CORPUS [STEPS]         # default 3 steps of the full graph, 30 sampled ones
+    python benchmarks/sampling.py CORPUS [STEPS] [WAYS]  # default 3 steps of the full graph, 30 sampled; neighbor,full
 
 Prints one JSON line. Each way runs in a process of its own, on one thread: batches of 512 train records, forward,
 backward and an optimizer step, dropout on, width 64, one layer as in the shipped presets, leave-one-out on. The time of
@@ -64,10 +64,12 @@ def steps(path: str, number: int, neighbors: int | None, send) -> None:
     )
 
 
-def main(path: str, number: int) -> None:
-    """Measures both ways and prints."""
+def main(path: str, number: int, ways: list[str]) -> None:
+    """Measures and prints."""
     context, found = multiprocessing.get_context("spawn"), {}
     for name, count, neighbors in (("neighbor", 10 * number, NEIGHBORS), ("full", number, None)):
+        if name not in ways:
+            continue
         receive, send = context.Pipe(duplex=False)
         process = context.Process(target=steps, args=(path, count, neighbors, send))
         process.start()
@@ -78,4 +80,5 @@ def main(path: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    given = sys.argv[1:] + ["3", "neighbor,full"][len(sys.argv) - 2 :]
+    main(given[0], int(given[1]), given[2].split(","))
