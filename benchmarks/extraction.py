@@ -22,10 +22,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yake
-from textblob.en import singularize, tag
+from textblob.en import tag
+from textblob.en.inflect import singularize
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from datamodules.concepts import ConceptOptions
@@ -36,9 +38,10 @@ from datamodules.opinions import lexicon, polarity_of_text
 DATA = Path(os.environ.get("LLM2ER_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")) / "lexicons"
 MEASURED = ("Apex_AD2600_Progressive_scan_DVD player", "Canon_G3", "Creative_Labs_Nomad_Jukebox_Zen_Xtra_40GB",
             "Nikon_coolpix_4300", "Nokia_6610")  # fmt: skip
-LEAST, KEYWORDS = (2, 3, 4, 5, 6, 8), (20, 40, 60, 80, 120, 160)
+LEAST = (2, 3, 4, 5, 6, 8)
+KEYWORDS = tuple((words, top) for words in (1, 2, 3) for top in (40, 80, 120, 160))
 Found = list[set[str]]  # features of each sentence of a product
-Method = Callable[[list[str], int], Found]
+Method = Callable[[list[str], Any], Found]
 
 
 def lines(name: str) -> Iterator[dict]:
@@ -77,15 +80,15 @@ def nouns(sentences: list[str], least: int) -> Found:
     return [{phrase for phrase in phrases if count[phrase] >= least} for phrases in each]
 
 
-def yakes(sentences: list[str], top: int) -> Found:
-    """YAKE's best keywords of up to three words of all sentences together, in those that hold them."""
-    keywords = yake.KeywordExtractor(n=3, top=top).extract_keywords("\n".join(sentences))
+def yakes(sentences: list[str], choice: tuple[int, int]) -> Found:
+    """YAKE's best keywords of all sentences together, in those that hold them; choice: (words of one, how many)."""
+    keywords = yake.KeywordExtractor(n=choice[0], top=choice[1]).extract_keywords("\n".join(sentences))
     wanted = {plain(keyword.lower()) for keyword, _ in keywords}
     texts = [f" {plain(sentence)} " for sentence in sentences]
     return [{keyword for keyword in wanted if f" {keyword} " in text} for text in texts]
 
 
-METHODS: dict[str, tuple[Method, tuple[int, ...]]] = {
+METHODS: dict[str, tuple[Method, tuple]] = {
     "ours": (ours, LEAST),
     "nouns": (nouns, LEAST),
     "yake": (yakes, KEYWORDS),
@@ -114,7 +117,8 @@ def measured(found: dict[str, Found], gold: dict[str, Found], rng: np.random.Gen
     draws = (counts[rng.integers(0, len(counts), len(counts))].sum(axis=0) for _ in range(1000))
     sentences = [prf(*draw)[2] for draw in draws]
     return {
-        "product": _figures(by_product.mean(axis=0), products),
+        "product": _figures(by_product.mean(axis=0), products)
+        | {"f1_by_product": [round(float(f1), 3) for f1 in by_product[:, 2]]},
         "sentence": _figures(prf(*counts.sum(axis=0)), sentences),
     }
 

@@ -1,13 +1,14 @@
 """Preparation and graph at Yelp's size: seconds, memory, linearity, beside pandas doing the same steps.
 
     pip install pandas
-    python benchmarks/scale.py [SIZES] [FOLDER]          # default 100000,300000,1189056 in a temporary folder
+    python benchmarks/scale.py [SIZES] [TASKS] [FOLDER]
+    python benchmarks/scale.py 100000,300000,1189056 ours,pandas,reviews /tmp/scale  # the defaults, but for the folder
 
-Prints one JSON line. For each size and each of three tasks, each in a process of its own: seconds on the clock, CPU
-seconds, and GiB at the peak. `ours`: launch/prepare.py of explanations with given features, then the graph; `pandas`:
-the same steps in pandas (read, check, normalise, drop duplicates, split by the NLG4RS rule, number by frequency, write
-Parquet, group edges with their counts); `reviews`: launch/prepare.py of whole reviews in Yelp's layout, concepts
-extracted and sentences chosen, then the graph.
+Prints one JSON line, and each figure to stderr as soon as it is known. For each size and task, each in a process of its
+own: seconds on the clock, CPU seconds, and GiB at the peak. `ours`: launch/prepare.py of explanations with given
+features, then the graph; `pandas`: the same steps in pandas (read, check, normalise, drop duplicates, split by the
+NLG4RS rule, number by frequency, write Parquet, group edges with their counts); `reviews`: launch/prepare.py of whole
+reviews in Yelp's layout, concepts extracted and sentences chosen, then the graph.
 """
 
 import json
@@ -73,9 +74,9 @@ def in_pandas(raw: Path, out: Path) -> dict[str, float]:
         table[f"{name}_id"] = table[name].map(pd.Series(ids.index, index=ids))
         ids.to_frame().to_parquet(out.with_name(f"{out.name}.{name}.parquet"))
     words = int(table["sentence"].str.split().str.len().sum())
-    table.to_parquet(out)
+    table.to_parquet(out.with_suffix(".parquet"))
     prepared = time.perf_counter()
-    train = pd.read_parquet(out).query("split == 'train'").dropna(subset="feature_id")
+    train = pd.read_parquet(out.with_suffix(".parquet")).query("split == 'train'").dropna(subset="feature_id")
     high, good = train["rating"] > 3, train["sentiment"] > 0
     edges = 0
     ends = (("user_id", "item_id", high), ("user_id", "feature_id", good), ("item_id", "feature_id", good))
@@ -105,26 +106,29 @@ def _report(task: Callable[[Path, Path], dict[str, float]], raw: Path, out: Path
     send.send({name: round(value, 3) for name, value in figures.items()})
 
 
-def main(sizes: list[int], folder: Path) -> None:
+TASKS = {"ours": ("explanations", ours), "pandas": ("explanations", in_pandas), "reviews": ("reviews", reviews)}
+
+
+def main(sizes: list[int], tasks: list[str], folder: Path) -> None:
     """Measures and prints."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for size in sizes:
-        raw = {kind: folder / f"{kind}-{size}.jsonl" for kind in ("explanations", "reviews")}
-        for kind, file in raw.items():
-            if not file.exists():
-                yelp_like.write(size, kind, file)
-        found[str(size)] = {
-            "ours": measured(ours, raw["explanations"], folder / f"ours-{size}"),
-            "pandas": measured(in_pandas, raw["explanations"], folder / f"pandas-{size}.parquet"),
-            "reviews": measured(reviews, raw["reviews"], folder / f"reviews-{size}"),
-        }
+        found[str(size)] = {}
+        for name in tasks:
+            kind, task = TASKS[name]
+            raw = folder / f"{kind}-{size}.jsonl"
+            if not raw.exists():
+                yelp_like.write(size, kind, raw)
+            found[str(size)][name] = measured(task, raw, folder / f"{name}-{size}")
+            print(size, name, found[str(size)][name], file=sys.stderr)
     print(json.dumps({"benchmark": "scale", "sizes": found}))
 
 
 if __name__ == "__main__":
-    sizes = [int(size) for size in (sys.argv[1] if len(sys.argv) > 1 else "100000,300000,1189056").split(",")]
-    if len(sys.argv) > 2:
-        main(sizes, Path(sys.argv[2]))
+    given = sys.argv[1:] + ["100000,300000,1189056", "ours,pandas,reviews"][len(sys.argv) - 1 :]
+    numbers, chosen = [int(size) for size in given[0].split(",")], given[1].split(",")
+    if len(given) > 2:
+        main(numbers, chosen, Path(given[2]))
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            main(sizes, Path(temporary))
+            main(numbers, chosen, Path(temporary))

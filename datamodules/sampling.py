@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.graph import ConceptGraph, Relation
+from datamodules.graph import ConceptGraph, GraphConfig, Relation
 
 
 @dataclass
@@ -121,6 +121,11 @@ class NeighborSampler:
         nodes = {kind: torch.from_numpy(np.flatnonzero(mask)) for kind, mask in known.items()}
         pairs = torch.from_numpy(number["user"][user_B]), torch.from_numpy(number["item"][item_B])
         return Subgraph(nodes, edges, *pairs)
+
+
+def make_sampler(graph: ConceptGraph, config: GraphConfig, layers: int, seed: int) -> NeighborSampler | None:
+    """The sampler that `config` asks for, None for the full graph."""
+    return NeighborSampler(graph, layers, config.neighbors, seed) if config.sampling == "neighbor" else None
 
 
 def _ranges(start: np.ndarray, rows: np.ndarray) -> np.ndarray:

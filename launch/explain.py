@@ -133,8 +133,8 @@ def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
             prompt_BPW = explainer.embed_prompt(*(part.to(device) for part in parts))
         end, fill = tokenizer.eos_token_id, tokenizer.pad_token_id
         mask_BP, length = batch.prompt_mask_BP.to(device), config.prompt.max_new_tokens
-        response_BT, _ = generate(explainer.lm, prompt_BPW, mask_BP, end, fill, length, None)
-        decoded = tokenizer.batch_decode(response_BT, skip_special_tokens=True)
+        made = generate(explainer.lm, prompt_BPW, mask_BP, end, fill, length, None)
+        decoded = tokenizer.batch_decode(made.response_BT, skip_special_tokens=True)
         texts |= {row: " ".join(text.split()) for row, text in zip(batch.record_B.tolist(), decoded, strict=True)}
     rows = predictions(asked, evidence, texts)
     for row, user, item in zip(rows, asked.user_R.tolist(), asked.item_R.tolist(), strict=True):

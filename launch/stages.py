@@ -21,7 +21,7 @@ from datamodules.graph import fold_of_records
 from datamodules.quality import QualityData, read_high_quality, select_high_quality
 from datamodules.rating import RatingData
 from datamodules.rollout_prompts import RolloutPrompts
-from datamodules.sampling import NeighborSampler
+from datamodules.sampling import make_sampler
 from launch.evaluate import train_knowledge
 from launch.run import Run
 from lightning_modules.ccr import CCRModule
@@ -45,9 +45,7 @@ def rating(run: Run) -> dict:
     pl.seed_everything(config.seed, verbose=False)
     module = RatingModule(config.rating, run.graph, run.corpus, config.graph.leave_one_out)
     fit = config.rating.fit
-    sampler = None
-    if config.graph.sampling == "neighbor":
-        sampler = NeighborSampler(run.graph, config.rating.model.layers, config.graph.neighbors, config.seed)
+    sampler = make_sampler(run.graph, config.graph, config.rating.model.layers, config.seed)
     loo = config.graph.leave_one_out
     data = RatingData(run.corpus, fit.batch_size, fit.accumulate, config.seed, sampler, loo)
     edges = sum(index.shape[1] for index in run.graph.edges().values())

@@ -1,0 +1,84 @@
+"""Neighbour sampling against the full graph in the rating stage, on any corpus: time of a step and epoch, memory.
+
+    python benchmarks/sampling.py CORPUS [STEPS] [WAYS]  # default 3 steps of the full graph, 30 sampled; neighbor,full
+
+Prints one JSON line. Each way runs in a process of its own, on one thread: batches of 512 train records, forward,
+backward and an optimizer step, dropout on, width 64, one layer as in the shipped presets, leave-one-out on. The time of
+an epoch is that of the steps that were run, times the number of steps in an epoch.
+"""
+
+import json
+import multiprocessing
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+
+from datamodules.corpus import Corpus
+from datamodules.graph import GraphConfig, build_graph
+from datamodules.sampling import NeighborSampler
+from models.hgt import HGTConfig, RatingModel
+
+BATCH, NEIGHBORS = 512, 15
+
+
+def steps(path: str, number: int, neighbors: int | None, send) -> None:
+    """Sends the figures of `number` optimizer steps; `neighbors` None reads the full graph."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    corpus = Corpus.load(path)
+    graph = build_graph(corpus, GraphConfig())
+    model = RatingModel(graph.node_counts, graph.relations, HGTConfig(width=64, layers=1, mlp_width=128), 3.0)
+    optimizer = torch.optim.AdamW(model.parameters())
+    sampler = None if neighbors is None else NeighborSampler(graph, 1, neighbors, 0)
+    train = np.random.default_rng(0).permutation(corpus.rows("train"))
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    start = time.perf_counter()
+    for step in range(number):
+        rows = train[step * BATCH : (step + 1) * BATCH]
+        users, items = corpus.user_R[rows].astype(np.int64), corpus.item_R[rows].astype(np.int64)
+        if sampler is None:
+            states, pairs = model.encode(graph.edges(rows)), (torch.from_numpy(users), torch.from_numpy(items))
+        else:
+            found = sampler.sample(users, items, rows)
+            states, pairs = model.encode(found.edges, found.nodes), (found.user_B, found.item_B)
+        loss = (model.rate(states, *pairs) - torch.from_numpy(corpus.rating_R[rows])).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / number
+    in_epoch = -(-len(train) // BATCH)
+    send.send(
+        {
+            "steps": number,
+            "s_a_step": round((time.perf_counter() - start) / number, 3),
+            "cpu_s_a_step": round(cpu, 3),
+            "cpu_s_an_epoch": round(cpu * in_epoch),
+            "gib": round(after.ru_maxrss / 2**20, 2),
+            "gib_without_steps": round(before.ru_maxrss / 2**20, 2),
+            "edges": sum(index.shape[1] for index in graph.edges().values()),
+        }
+    )
+
+
+def main(path: str, number: int, ways: list[str]) -> None:
+    """Measures and prints."""
+    context, found = multiprocessing.get_context("spawn"), {}
+    for name, count, neighbors in (("neighbor", 10 * number, NEIGHBORS), ("full", number, None)):
+        if name not in ways:
+            continue
+        receive, send = context.Pipe(duplex=False)
+        process = context.Process(target=steps, args=(path, count, neighbors, send))
+        process.start()
+        send.close()
+        found[name] = receive.recv()
+        process.join()
+    print(json.dumps({"benchmark": "sampling", "neighbors": NEIGHBORS, "batch": BATCH, **found}))
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:] + ["3", "neighbor,full"][len(sys.argv) - 2 :]
+    main(given[0], int(given[1]), given[2].split(","))
