@@ -1,12 +1,16 @@
 """Runs that are killed, asked to end, hang, fail, or lose their run folder: on real DeepSpeed, two ranks."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from running import HERE
+from running import HERE, TINY
 
 STAGES = ("rating", "explanation", "ccr", "hqar", "ppo")
 
@@ -62,6 +66,18 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert very_last["checkpoints"][-1] == "step-000030"
     assert seen["left_alone"]["codes"] == [0, 0]
     assert seen["left_alone"]["steps"] == 0  # no step more than the run that was left alone
+
+
+def test_a_signal_in_the_first_second_is_not_lost(tmp_path: Path) -> None:
+    command = [sys.executable, "launch/train.py", *TINY, f"run_dir={tmp_path / 'run'}", "stage=rating", "logger=none"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(command, cwd=HERE.parents[1], env=environment, stderr=subprocess.PIPE, text=True)
+    time.sleep(1)  # it imports its libraries
+    process.send_signal(signal.SIGUSR1)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 75, printed
+    assert "nothing is begun; stopped by signal SIGUSR1" in printed
+    assert (tmp_path / "run" / "REQUEUE").is_file()
 
 
 def test_a_rank_that_hangs_ends_the_job_with_every_ranks_stack(scenario: Callable[[str], dict]) -> None:
