@@ -262,15 +262,14 @@ def other_ranks(work: Path, zero: int = 3) -> dict:
     (work / "two" / "rating" / "export" / "stage.json").unlink()
     path, found = work / "two" / "rating" / "checkpoints" / "step-000016", {}
     expected = losses(whole["log"])[0]
+    found["refused"] = run(work, "two", "rating", *fixed, f"resume={path}", ranks=1)["printed"][0]
     for ranks in (1, 4):
-        refused = run(work, "two", "rating", *fixed, f"resume={path}", ranks=ranks)
         out = Path(f"{path}-{ranks}-ranks")
         told = convert(path, ranks, out)
         seen = run(work, "two", "rating", *fixed, f"resume={out}", "checkpoint.keep=99", ranks=ranks)
         after = losses(seen["log"])[0]
         gaps = [abs(float.fromhex(v) / ranks - float.fromhex(expected[k]) / 2) for k, v in after.items()]
         found[ranks] = {
-            "refused": refused["printed"][0],
             "told": told,
             "codes": seen["codes"],
             "printed": seen["printed"][0],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,11 +69,19 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert seen["left_alone"]["steps"] == 0  # no step more than the run that was left alone
 
 
+def listens(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def test_a_signal_in_the_first_second_is_not_lost(tmp_path: Path) -> None:
     command = [sys.executable, "launch/train.py", *TINY, f"run_dir={tmp_path / 'run'}", "stage=rating", "logger=none"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(command, cwd=HERE.parents[1], env=environment, stderr=subprocess.PIPE, text=True)
-    time.sleep(1)  # it imports its libraries
+    while not listens(process.pid, signal.SIGUSR1):
+        assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
     _, printed = process.communicate(timeout=120)
     assert process.returncode == 75, printed
