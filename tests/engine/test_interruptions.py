@@ -69,6 +69,20 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert seen["left_alone"]["steps"] == 0  # no step more than the run that was left alone
 
 
+def test_torchrun_starts_the_ranks_again_when_one_has_died(tmp_path: Path) -> None:
+    # Its store outlives them: the new ranks must not look for the addresses of the dead.
+    keys = [*TINY, f"run_dir={tmp_path / 'run'}", "stage=rating", "logger=none", "checkpoint.every_n_steps=2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        [*command, str(HERE / "dies_once.py"), *keys],
+        **{"env": environment, "capture_output": True, "text": True, "timeout": 240, "check": False},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "goes on from " in done.stderr
+    assert (tmp_path / "run" / "rating" / "export" / "stage.json").is_file()
+
+
 def listens(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
