@@ -114,6 +114,17 @@ class Checkpoints(Checkpoint):
             path = self.save(trainer)
             if path is not None:
                 _read_back(trainer, path)
+                self._warn_of_space(path)
+
+    def _warn_of_space(self, path: Path) -> None:
+        size = sum(digested for digested, _ in read_manifest(path).files.values())
+        free, count = shutil.disk_usage(path).free, self.config.keep + self.config.keep_best
+        # One more than are kept is there for a moment, and the first one is there now.
+        if world()[0] == 0 and free < size * count:
+            log.warning(
+                "%s: %.1f GB are free, and checkpoints of %.1f GB need up to %.1f GB more; lower checkpoint.keep",
+                *(path.parent, free / 1e9, size / 1e9, size * count / 1e9),
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: object, index: int

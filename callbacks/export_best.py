@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from safetensors import SafetensorError
 
 from callbacks.durable import swap_folder
-from lightning_modules.collectives import barrier, world
+from lightning_modules.collectives import barrier, gather_objects, world
+from metrics.errors import InputError
 
 
 def export(module: pl.LightningModule, folder: Path) -> None:
@@ -17,11 +19,15 @@ def export(module: pl.LightningModule, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     barrier()
-    module.export(partial)  # type: ignore[operator]
-    barrier()
-    if world()[0] == 0:
-        swap_folder(partial, folder)
-    barrier()
+    told = ""
+    try:
+        module.export(partial)  # type: ignore[operator]
+        if world()[0] == 0:  # which alone writes
+            swap_folder(partial, folder)
+    except (OSError, SafetensorError) as error:
+        told = str(error)
+    if told := next((words for words in gather_objects(told) if words), ""):
+        raise InputError(f"{folder} could not be written: {told}; free some space and run the same command again")
 
 
 class ExportBest(pl.Callback):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision
@@ -156,7 +157,12 @@ def start(hardware: HardwareConfig) -> None:
         _no_compilation()
         # A little more than the watchdog's, which says where a rank hangs; a time-out of a collective does not.
         limit = timedelta(seconds=hardware.hang_timeout + 60) if hardware.hang_timeout else timedelta(days=7)
-        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", timeout=limit, verbose=False)
+        backend = "gloo" if cpu else "nccl"
+        # torchrun keeps its store when it restarts ranks: without a prefix they would look for those that have died.
+        store, rank, ranks = next(dist.rendezvous("env://", timeout=limit))
+        store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=limit)
+        deepspeed.init_distributed(dist_backend=backend, timeout=limit, verbose=False)
 
 
 def _no_compilation() -> None:

@@ -5,6 +5,13 @@
 Run again, it skips the stages that are finished. `stage=ppo` runs one stage alone, from what the run folder holds.
 """
 
+import signal
+
+EARLY: list[int] = []  # signals that came while the libraries were imported, which takes seconds
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: EARLY.append(number))
+
 import logging
 import os
 import sys
@@ -43,6 +50,7 @@ def main(config: TrainConfig) -> None:
     look_back(run_dir)
     requests = Requests(run_dir)
     requests.listen()
+    requests.signal = requests.signal or max(EARLY, default=0)
     try:
         run_all(config, requests)
     except Interrupted as interrupted:
@@ -77,6 +85,7 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
     from launch.stages import TRAINED
 
     config = run.config
+    run.stop_if_asked("nothing is begun")
     say_what_is_read(run)
     finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
     run.folder.record()

@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -261,15 +262,14 @@ def other_ranks(work: Path, zero: int = 3) -> dict:
     (work / "two" / "rating" / "export" / "stage.json").unlink()
     path, found = work / "two" / "rating" / "checkpoints" / "step-000016", {}
     expected = losses(whole["log"])[0]
+    found["refused"] = run(work, "two", "rating", *fixed, f"resume={path}", ranks=1)["printed"][0]
     for ranks in (1, 4):
-        refused = run(work, "two", "rating", *fixed, f"resume={path}", ranks=ranks)
         out = Path(f"{path}-{ranks}-ranks")
         told = convert(path, ranks, out)
         seen = run(work, "two", "rating", *fixed, f"resume={out}", "checkpoint.keep=99", ranks=ranks)
         after = losses(seen["log"])[0]
         gaps = [abs(float.fromhex(v) / ranks - float.fromhex(expected[k]) / 2) for k, v in after.items()]
         found[ranks] = {
-            "refused": refused["printed"][0],
             "told": told,
             "codes": seen["codes"],
             "printed": seen["printed"][0],
@@ -281,22 +281,41 @@ def other_ranks(work: Path, zero: int = 3) -> dict:
 
 
 def disk_full(work: Path) -> dict:
-    """From the sixth step on no file may grow beyond some bytes, which the system refuses as it does on a full disk."""
-
-    def fill(trainer: pl.Trainer) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-
-    def free(trainer: pl.Trainer) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
+    """From the eighth step on the disk is full: a small tmpfs, or, where none can be mounted, files may not grow."""
     found = {}
     for policy in ("stop", "go_on"):
-        also = [Disturb(5, (1,), fill), Disturb(10, (1,), free)]
-        arguments = ("checkpoint.every_n_steps=4", "checkpoint.keep=9", f"checkpoint.on_failure={policy}")
-        seen = run(work, policy, "rating", *arguments, also=also)
-        names = checkpoints(work, policy, "rating")
+        folder = work / policy
+        folder.mkdir()
+        mount = [shutil.which("mount") or "/bin/false", "-t", "tmpfs", "-o", "size=8m", "llm2er", str(folder)]
+        mounted = subprocess.run(mount, check=False).returncode == 0
+        try:
+            also = full_tmpfs(folder) if mounted else files_that_do_not_grow()
+            arguments = ("checkpoint.every_n_steps=4", "checkpoint.keep=9", f"checkpoint.on_failure={policy}")
+            seen = run(work, policy, "rating", *arguments, also=also)
+            names = checkpoints(work, policy, "rating")
+        finally:
+            if mounted:
+                subprocess.run([shutil.which("umount"), "--lazy", str(folder)], check=True)
         found[policy] = {"codes": seen["codes"], "printed": seen["printed"][0], "checkpoints": names}
     return found
+
+
+def full_tmpfs(folder: Path) -> list[Disturb]:
+    """Fills the file system of a folder up to a part of a checkpoint, and frees it."""
+
+    def fill(trainer: pl.Trainer) -> None:
+        (folder / "filler").write_bytes(bytes(max(shutil.disk_usage(folder).free - 50_000, 0)))
+
+    return [Disturb(7, (0,), fill), Disturb(10, (0,), lambda trainer: (folder / "filler").unlink())]
+
+
+def files_that_do_not_grow() -> list[Disturb]:
+    """Limits the size of files on one rank, and lifts the limit."""
+
+    def limit(size: int) -> Callable[[pl.Trainer], None]:
+        return lambda trainer: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    return [Disturb(7, (1,), limit(20_000)), Disturb(10, (1,), limit(resource.RLIM_INFINITY))]
 
 
 SCENARIOS = [

@@ -1,12 +1,17 @@
 """Runs that are killed, asked to end, hang, fail, or lose their run folder: on real DeepSpeed, two ranks."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from running import HERE
+from running import HERE, TINY
 
 STAGES = ("rating", "explanation", "ccr", "hqar", "ppo")
 
@@ -62,6 +67,40 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert very_last["checkpoints"][-1] == "step-000030"
     assert seen["left_alone"]["codes"] == [0, 0]
     assert seen["left_alone"]["steps"] == 0  # no step more than the run that was left alone
+
+
+def test_torchrun_starts_the_ranks_again_when_one_has_died(tmp_path: Path) -> None:
+    # Its store outlives them: the new ranks must not look for the addresses of the dead.
+    keys = [*TINY, f"run_dir={tmp_path / 'run'}", "stage=rating", "logger=none", "checkpoint.every_n_steps=2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        [*command, str(HERE / "dies_once.py"), *keys],
+        **{"env": environment, "capture_output": True, "text": True, "timeout": 240, "check": False},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "goes on from " in done.stderr
+    assert (tmp_path / "run" / "rating" / "export" / "stage.json").is_file()
+
+
+def listens(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_a_signal_in_the_first_second_is_not_lost(tmp_path: Path) -> None:
+    command = [sys.executable, "launch/train.py", *TINY, f"run_dir={tmp_path / 'run'}", "stage=rating", "logger=none"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(command, cwd=HERE.parents[1], env=environment, stderr=subprocess.PIPE, text=True)
+    while not listens(process.pid, signal.SIGUSR1):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 75, printed
+    assert "nothing is begun; stopped by signal SIGUSR1" in printed
+    assert (tmp_path / "run" / "REQUEUE").is_file()
 
 
 def test_a_rank_that_hangs_ends_the_job_with_every_ranks_stack(scenario: Callable[[str], dict]) -> None:

@@ -185,7 +185,6 @@ def test_a_job_whose_rank_is_killed_on_one_node_finishes(cluster: Cluster, undis
     for pid in ranks_on("vnode2", run_dir):
         os.kill(pid, signal.SIGKILL)
     cluster.until(lambda: cluster.finished(job), job)
-    assert cluster.state(job)["Restarts"] == "0"  # torchrun started the ranks again, within the job
     assert product(run_dir) == undisturbed
 
 
