@@ -43,6 +43,7 @@ class CCRModule(pl.LightningModule):
         super().__init__()
         self.config, self.encoder, self.tokenizer = config, encoder, tokenizer
         self._sums: list[Tensor] = []
+        self.train()  # models are read in evaluation mode, and Lightning leaves modes as it finds them
 
     def _everywhere(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Embeddings of the pairs of all ranks (texts, concept lists); only this rank's own carry gradient.

@@ -49,6 +49,7 @@ class ExplanationModule(pl.LightningModule):
         self._sums: list[Tensor] = []
         self.max_new_tokens = 0  # set for generation
         self.sample_seed: int | None = None  # None generates greedily
+        self.train()  # models are read in evaluation mode, and Lightning leaves modes as it finds them
 
     def losses(self, batch: PromptBatch) -> Tensor:
         """-log P of the explanation's tokens [B, T], zero where masked."""

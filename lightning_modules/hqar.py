@@ -45,6 +45,7 @@ class HQARModule(pl.LightningModule):
         super().__init__()
         self.config, self.discriminator = config, discriminator
         self._sums: list[Tensor] = []
+        self.train()  # models are read in evaluation mode, and Lightning leaves modes as it finds them
 
     def training_step(self, batch: QualityBatch, index: int) -> Tensor:
         """L_D over the global batch."""
