@@ -33,7 +33,8 @@ import deepspeed.runtime.zero.muon.original_muon  # noqa: E402,F401
 import pytorch_lightning as pl  # noqa: E402
 
 from callbacks.checkpoint_folder import RejectedError, candidates, inspect  # noqa: E402
-from launch import stages, train  # noqa: E402
+from launch import run as launch_run  # noqa: E402
+from launch import train  # noqa: E402
 from launch.config import command  # noqa: E402
 from launch.result import result  # noqa: E402,F401 - imported here so that no rank has to
 from launch.schema import TrainConfig  # noqa: E402
@@ -108,13 +109,13 @@ def rank_main(
     output = os.open(log.with_suffix(f".rank{rank}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    make = stages.make_trainer
+    make = launch_run.make_trainer
 
     def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN003, ANN202
         logged = [*callbacks, *also, LossLog(log)] if callbacks else callbacks  # generation has none
         return make(zero, hardware, folder, logger, logged, **options)
 
-    stages.make_trainer = watched
+    launch_run.make_trainer = watched
     sys.argv = ["launch/train.py", *arguments, f"stage={stage}"]
     command(train.main, TrainConfig, train.__doc__)
 

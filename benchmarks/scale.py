@@ -3,11 +3,11 @@
     pip install pandas
     python benchmarks/scale.py [SIZES] [FOLDER]          # default 100000,300000,1189056 in a temporary folder
 
-Prints one JSON line. For each size and each of three tasks, each in a process of its own: seconds on the clock, CPU seconds,
-and GiB at the peak. `ours`: launch/prepare.py of explanations with given features, then the graph; `pandas`: the same steps
-in pandas (read, check, normalise, drop duplicates, split by the NLG4RS rule, number by frequency, write Parquet, group
-edges with their counts); `reviews`: launch/prepare.py of whole reviews in Yelp's layout, concepts extracted and sentences
-chosen, then the graph.
+Prints one JSON line. For each size and each of three tasks, each in a process of its own: seconds on the clock, CPU
+seconds, and GiB at the peak. `ours`: launch/prepare.py of explanations with given features, then the graph; `pandas`:
+the same steps in pandas (read, check, normalise, drop duplicates, split by the NLG4RS rule, number by frequency, write
+Parquet, group edges with their counts); `reviews`: launch/prepare.py of whole reviews in Yelp's layout, concepts
+extracted and sentences chosen, then the graph.
 """
 
 import json

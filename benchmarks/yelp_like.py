@@ -2,7 +2,7 @@
 
     python benchmarks/yelp_like.py records=1189056 kind=explanations out=/tmp/yelp.jsonl
 
-kind=explanations: lines in the NLG4RS layout, 7,340 features; kind=reviews: lines in Yelp's own layout, some 90 words each.
+kind=explanations: lines in the NLG4RS layout, 7,340 features; kind=reviews: lines in Yelp's own layout, 90 words each.
 Users and items follow a power law whose largest has about a thousand times the records of the smallest. Same arguments,
 same bytes.
 """
@@ -15,8 +15,8 @@ import numpy as np
 
 USERS, ITEMS, FEATURES, RECORDS = 27_147, 18_172, 7_340, 1_189_056
 JUDGING = {
-    1: "good great excellent friendly fresh amazing nice perfect tasty comfortable".split(),
-    -1: "bad awful terrible rude stale poor disappointing horrible dirty boring".split(),
+    1: ["good", "great", "excellent", "friendly", "fresh", "amazing", "nice", "perfect", "tasty", "comfortable"],
+    -1: ["bad", "awful", "terrible", "rude", "stale", "poor", "disappointing", "horrible", "dirty", "boring"],
 }
 FRAMES = (
     "the {feature} was {opinion} and we will come back for it .",

@@ -65,12 +65,13 @@ def read_manifest(folder: Path) -> Manifest:
     if folder.name.endswith(PARTIAL):
         raise RejectedError("the save was cut off")
     try:
-        tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        tree = json.loads(text)
     except FileNotFoundError as error:
         raise RejectedError(f"it has no {MANIFEST}") from error
     except (OSError, ValueError) as error:
         raise RejectedError(f"{MANIFEST} cannot be read") from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("format"), int):
+    if not isinstance(tree, dict) or not isinstance(tree.get("format"), int) or not text.endswith("}\n"):
         raise RejectedError(f"{MANIFEST} is damaged")
     if tree["format"] > FORMAT:
         raise RejectedError(f"a newer version of llm2er wrote it (format {tree['format']}, known is {FORMAT})")

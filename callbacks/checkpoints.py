@@ -96,7 +96,7 @@ class Checkpoints(Checkpoint):
         self._seen_step = self._saved_step
         self._pending = Wish()
         self._best_saved: float | None = None
-        self.stall = 0.0  # seconds spent in saves
+        self.stall, self.count = 0.0, 0  # seconds spent in saves, and how many there were
 
     # ---- when
 
@@ -185,7 +185,7 @@ class Checkpoints(Checkpoint):
             prune(self.place.folder, self.config.keep, self.config.keep_best)
         barrier()
         self._saved_step, self._saved_at = step, time.monotonic()
-        self.stall += self._saved_at - began
+        self.stall, self.count = self.stall + self._saved_at - began, self.count + 1
         return path or self.place.folder / step_name(step)
 
     def _write(self, trainer: pl.Trainer, partial: Path) -> str:

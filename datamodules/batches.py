@@ -90,8 +90,10 @@ class PlanSampler(Sampler):
         return self.plan.micro_steps
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        start, self._start = self._start, 0
-        return iter([(self.epoch, step) for step in range(start, self.plan.micro_steps)])
+        # Begins when the first index is asked for: with workers DataLoader makes two iterators and uses the second.
+        epoch, start, self._start = self.epoch, self._start, 0
+        for step in range(start, self.plan.micro_steps):
+            yield epoch, step
 
     def seek(self, epoch: int, micro_step: int) -> None:
         """The next pass begins at this place; later ones at the beginning of their epoch."""
@@ -115,11 +117,15 @@ class PlannedBatches(Dataset):
         return self.build(self.plan.draw(*index, self.rank))
 
 
-def planned_loader(plan: BatchPlan, rank: int, build: Callable[[Draw], Any]) -> DataLoader:
-    """A loader of one rank's batches.
+def planned_loader(plan: BatchPlan, rank: int, build: Callable[[Draw], Any], workers: int = 0) -> DataLoader:
+    """A loader of one rank's batches, which `workers` processes build ahead of time.
 
     It has a random generator of its own: otherwise starting an epoch would draw from the global one.
     """
     return DataLoader(
-        PlannedBatches(plan, rank, build), batch_size=None, sampler=PlanSampler(plan), generator=torch.Generator()
+        PlannedBatches(plan, rank, build),
+        batch_size=None,
+        sampler=PlanSampler(plan),
+        generator=torch.Generator(),
+        num_workers=workers,
     )

@@ -19,7 +19,7 @@ from datamodules.concepts import ConceptOptions
 from datamodules.corpus import SPLITS, Corpus, check_replaceable, write_corpus
 from datamodules.mentions import fitted_extractor, found_in, mentions_of, rating_signs
 from datamodules.narrowing import NarrowOptions, narrowed
-from datamodules.records import BadRecord, LeftOut, RawRecord, Records, accepted
+from datamodules.records import BadRecord, LeftOut, Mentions, RawRecord, Records, accepted
 from datamodules.sentences import SentenceOptions, choose
 from datamodules.splits import TRAIN, cold, split_records, warmed
 from datamodules.tables import Sides, corpus_tables, vocabulary, with_facts
@@ -52,7 +52,9 @@ class BuildOptions(ConceptOptions, SentenceOptions, NarrowOptions):
         SentenceOptions.__post_init__(self)
         NarrowOptions.__post_init__(self)
         if self.max_words and self.explanation == "sentence":
-            raise InputError(f"max_words={self.max_words} cuts whole texts: with explanation=sentence use sentence_max_words.")
+            raise InputError(
+                f"max_words={self.max_words} cuts whole texts: with explanation=sentence use sentence_max_words."
+            )
         if self.on_bad_record not in ("error", "skip"):
             raise InputError(f"on_bad_record={self.on_bad_record} is unknown: use error or skip.")
         if self.split not in ("random", "last_out"):
@@ -93,11 +95,11 @@ def assemble(
     _need_records(len(records), left_out)
     split_R, splits = split_records(records, options.split, options.split_seed, left_out.file)
     _need_train(split_R, left_out)
-    records, split_R, reviews, named = _with_concepts(records, split_R, splits, options, left_out)
+    records, mentions, split_R, reviews, named = _with_concepts(records, split_R, splits, options, left_out)
     unseen_by_name = cold(records, split_R)
     if splits == "given" and options.on_bad_record == "error":
         _refuse_cold(unseen_by_name, left_out.file)
-    concepts, mentions, unseen = vocabulary(records.mentions, split_R)
+    concepts, mentions, unseen = vocabulary(mentions, split_R)
     if options.rating_map:
         share_R = (records.rating_R - options.rating_min) / (options.rating_max - options.rating_min)
         records = replace(records, rating_R=1 + 4 * share_R)
@@ -150,29 +152,29 @@ def _refuse_cold(found: Mapping[str, list[str]], file: str) -> None:
 
 def _with_concepts(
     records: Records, split_R: np.ndarray, splits: str, options: BuildOptions, left_out: LeftOut
-) -> tuple[Records, np.ndarray, pa.Table | None, str]:
-    """(records with mentions, their split, whole reviews where sentences were chosen, where the concepts come from).
+) -> tuple[Records, Mentions, np.ndarray, pa.Table | None, str]:
+    """(records, their mentions, their split, whole reviews where sentences were chosen, where the concepts come from).
 
     Concepts are those that the records give (if any record does, one without has none), or are fitted on the train
     texts and looked up in all.
     """
-    given = records.mentions is not None
-    if options.concept_source == "given" and not given:
+    given = records.mentions
+    if options.concept_source == "given" and given is None:
         raise InputError(f"{left_out.file}: no record names concepts; use another concept_source than given.")
-    if given and options.concept_source in ("auto", "given"):
+    if given is not None and options.concept_source in ("auto", "given"):
         if options.explanation == "sentence":
             raise InputError(
                 "explanation=sentence chooses by concepts that it finds itself, and the records give theirs: "
                 "use concept_source=statistical, or explanation=whole."
             )
-        return records, split_R, None, "given"
+        return records, given, split_R, None, "given"
     sign_R = rating_signs(records.rating_R, options.rating_min, options.rating_max)
     by_sentence = options.explanation == "sentence"
     extractor = fitted_extractor(records.explanations, sign_R, split_R == TRAIN, options, by_sentence)
     named = "extracted" if options.concept_source in ("auto", "statistical") else options.concept_source
     if not by_sentence:
         mentions = mentions_of(found_in(records.explanations, extractor), sign_R, extractor.concepts)
-        return replace(records, mentions=mentions), split_R, None, named
+        return records, mentions, split_R, None, named
     texts, found = [], []
     for review, sign in zip(records.explanations, sign_R.tolist(), strict=True):
         text, concepts = choose(review, sign, extractor, options)
@@ -183,14 +185,15 @@ def _with_concepts(
     _need_records(int(has_R.sum()), left_out)
     reviews = _reviews_table(records.explanations, has_R, sign_R, split_R)
     mentions = mentions_of(found, sign_R, extractor.concepts)
-    kept = replace(records, explanations=texts, mentions=mentions).where(has_R)
+    kept = replace(records, explanations=texts).where(has_R)
     split_R = split_R[has_R]
-    # A user whose only train record explains nothing keeps a test record: moved to train, where nothing was fitted on it.
-    return kept, warmed(kept, split_R) if splits == "random" else split_R, reviews, named
+    # A user whose only train record explains nothing keeps a test record: it moves to train; nothing was fitted on it.
+    split_R = warmed(kept, split_R) if splits == "random" else split_R
+    return kept, mentions.rows(has_R), split_R, reviews, named
 
 
 def _reviews_table(texts: list[str], has_R: np.ndarray, sign_R: np.ndarray, split_R: np.ndarray) -> pa.Table:
-    """The whole reviews, those that explain nothing included (no record): what concepts were fitted on can be read again."""
+    """The whole reviews, also those that explain nothing (no record): concepts can be fitted on the same again."""
     return pa.table(
         {
             "record": pa.array(np.cumsum(has_R) - 1, pa.int32(), mask=~has_R),

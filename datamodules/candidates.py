@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.graph import Relation
 
 SHARED, VIA_ITEM, OF_ITEM, OF_USER, FREQUENT = range(5)  # the kinds of path, best first
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray]  # concepts, polarities, attention
 KINDS = ("shared", "via_item", "of_item", "of_user", "frequent")
 
 # Relations into users and items, by what they carry: (name, polarity). Polarity 0: the graph does not tell (plain).
@@ -33,7 +34,7 @@ class Candidate:
 
 
 class InEdges:
-    """Edges into the nodes of one type, grouped by target: sources, polarities and attention."""
+    """Edges into the nodes of one type, by target, then source: sources, polarities and attention."""
 
     def __init__(
         self,
@@ -52,12 +53,12 @@ class InEdges:
                 weight.append(attention[relation].numpy())
                 polarity.append(np.full(index[-1].shape[1], sign, dtype=np.int8))
         index_2E = np.concatenate(index, axis=1)
-        order = np.argsort(index_2E[1], kind="stable")
+        order = np.lexsort(index_2E)
         self.source, self.attention = index_2E[0][order], np.concatenate(weight)[order]
         self.polarity = np.concatenate(polarity)[order]
         self.start = np.searchsorted(index_2E[1][order], np.arange(targets + 1))
 
-    def of(self, node: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def of(self, node: int) -> Columns:
         """(sources, polarities, attention) of the edges into a node."""
         part = slice(self.start[node], self.start[node + 1])
         return self.source[part], self.polarity[part], self.attention[part]
@@ -84,8 +85,11 @@ class CandidateFinder:
         users, items = node_counts["user"], node_counts["item"]
         # By train frequency, as ids are; behind them those that nobody on this graph mentions: a record that is left
         # out may be the only one that does.
-        present = {int(c) for (kind, _, _), index in edges.items() if kind == "concept" for c in index[0]}
-        self._frequent = sorted(range(node_counts["concept"]), key=lambda concept: (concept not in present, concept))
+        absent_C = np.ones(node_counts["concept"], dtype=bool)
+        for (kind, _, _), index in edges.items():
+            if kind == "concept":
+                absent_C[index[0].numpy()] = False
+        self._frequent = np.argsort(absent_C, kind="stable").tolist()
         self._of_user = InEdges(edges, attention, "concept", "user", _CONCEPT_TO_USER, users)
         self._of_item = InEdges(edges, attention, "concept", "item", _CONCEPT_TO_ITEM, items)
         self._items_of_user = InEdges(edges, attention, "item", "user", _ITEM_TO_USER, users)
@@ -96,15 +100,15 @@ class CandidateFinder:
 
         `sentiment` is that of the predicted rating, never of the true one.
         """
-        concept_C, polarity_C, attention_C = self._of_item.of(item)
+        known = self._of_item.of(item)
         found: dict[int, Candidate] = {}
-        self._take(found, self._shared(user, concept_C, polarity_C, attention_C, sentiment), k)
+        self._take(found, self._shared(user, known, sentiment), k)
         if len(found) < k:
-            self._take(found, self._three_hops(user, item, concept_C, polarity_C, attention_C, sentiment), k)
+            self._take(found, self._three_hops(user, item, known, sentiment), k)
         if len(found) < k:
-            self._take(found, _own(OF_ITEM, concept_C, polarity_C, attention_C), k)
+            self._take(found, Offers(OF_ITEM, *known), k)
         if len(found) < k:
-            self._take(found, _own(OF_USER, *self._of_user.of(user)), k)
+            self._take(found, Offers(OF_USER, *self._of_user.of(user)), k)
         for concept in self._frequent:
             if len(found) >= k:
                 break
@@ -112,45 +116,40 @@ class CandidateFinder:
         return list(found.values())
 
     @staticmethod
-    def _take(found: dict[int, Candidate], offers: list[Candidate], k: int) -> None:
+    def _take(found: dict[int, Candidate], offers: "Offers", k: int) -> None:
         """Adds the best offers; ties go to the more frequent concept, so that the result is deterministic."""
-        for offer in sorted(offers, key=lambda c: (-c.score, c.concept, -c.polarity)):
+        for row in np.lexsort((-offers.polarity, offers.concept, -offers.score)).tolist():
             if len(found) >= k:
                 return
-            found.setdefault(offer.concept, offer)
+            concept = int(offers.concept[row])
+            if concept not in found:
+                via = -1 if offers.via is None else int(offers.via[row])
+                polarity, score = int(offers.polarity[row]), float(offers.score[row])
+                found[concept] = Candidate(concept, polarity, score, offers.kind, via)
 
-    def _shared(
-        self, user: int, concept_C: np.ndarray, polarity_C: np.ndarray, attention_C: np.ndarray, sentiment: int
-    ) -> list[Candidate]:
+    def _shared(self, user: int, known: Columns, sentiment: int) -> "Offers":
         """score_2(c) = a(u<-c) a(v<-c) agree."""
+        concept_C, polarity_C, attention_C = known
         concept_M, polarity_M, attention_M = self._of_user.of(user)
-        mine, theirs = np.nonzero(concept_M[:, None] == concept_C[None, :])
+        mine, theirs = _matches(concept_M, concept_C)
         agree = agreement(sentiment, polarity_M[mine], polarity_C[theirs])
-        score = attention_M[mine] * attention_C[theirs] * agree
-        rows = zip(concept_C[theirs], polarity_C[theirs], score, strict=True)
-        return [Candidate(int(c), int(p), float(s), SHARED) for c, p, s in rows]
+        return Offers(SHARED, concept_C[theirs], polarity_C[theirs], attention_M[mine] * attention_C[theirs] * agree)
 
-    def _three_hops(
-        self,
-        user: int,
-        item: int,
-        concept_C: np.ndarray,
-        polarity_C: np.ndarray,
-        attention_C: np.ndarray,
-        sentiment: int,
-    ) -> list[Candidate]:
+    def _three_hops(self, user: int, item: int, known: Columns, sentiment: int) -> "Offers":
         """score_3(c) = max over v' of a(u<-v') a(v'<-c) a(v<-c) agree."""
+        concept_C, polarity_C, attention_C = known
         if user not in self._via_items:
-            self._via_items[user] = self._concepts_of_items_of(user)
+            self._via_items = {user: self._concepts_of_items_of(user)}
         via_J, concept_J, polarity_J, weight_J = self._via_items[user]
-        theirs, mine = np.nonzero((concept_C[:, None] == concept_J[None, :]) & (via_J != item)[None, :])
+        theirs, mine = _matches(concept_C, concept_J)
+        others = via_J[mine] != item
+        theirs, mine = theirs[others], mine[others]
         agree = agreement(sentiment, polarity_J[mine], polarity_C[theirs])
         score = weight_J[mine] * attention_C[theirs] * agree
-        rows = zip(concept_C[theirs], polarity_C[theirs], score, via_J[mine], strict=True)
-        return [Candidate(int(c), int(p), float(s), VIA_ITEM, int(v)) for c, p, s, v in rows]
+        return Offers(VIA_ITEM, concept_C[theirs], polarity_C[theirs], score, via_J[mine])
 
     def _concepts_of_items_of(self, user: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(v', concept, polarity, a(u<-v') a(v'<-c)) for every concept of every item the user rated."""
+        """(v', concept, polarity, a(u<-v') a(v'<-c)) for every concept of every item the user rated, by concept."""
         items, _, weights = self._items_of_user.of(user)
         parts = [self._of_item.of(int(other)) for other in items]
         via = np.repeat(items, [len(concepts) for concepts, _, _ in parts])
@@ -158,13 +157,29 @@ class CandidateFinder:
             np.concatenate([part[i] for part in parts]) if parts else np.empty(0, dtype=kind)
             for i, kind in enumerate((np.int64, np.int8, np.float32))
         )
-        return via, concepts, polarities, attention * np.repeat(weights, [len(part[0]) for part in parts])
+        weight = attention * np.repeat(weights, [len(part[0]) for part in parts])
+        order = np.argsort(concepts, kind="stable")
+        return via[order], concepts[order], polarities[order], weight[order]
 
 
-def _own(kind: int, concept_C: np.ndarray, polarity_C: np.ndarray, attention_C: np.ndarray) -> list[Candidate]:
-    """The concepts of one node, by attention."""
-    rows = zip(concept_C, polarity_C, attention_C, strict=True)
-    return [Candidate(int(c), int(p), float(a), kind) for c, p, a in rows]
+@dataclass(frozen=True)
+class Offers:
+    """Candidates of one kind of path, in columns."""
+
+    kind: int
+    concept: np.ndarray
+    polarity: np.ndarray
+    score: np.ndarray
+    via: np.ndarray | None = None
+
+
+def _matches(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All (i, j) with one[i] == other[j]; `other` is sorted. By i, then j."""
+    low, high = np.searchsorted(other, one, "left"), np.searchsorted(other, one, "right")
+    size = high - low
+    ends = np.cumsum(size)
+    place = np.arange(ends[-1] if len(ends) else 0) + np.repeat(low - ends + size, size)
+    return np.repeat(np.arange(len(one)), size), place
 
 
 def predicted_sentiment(rating: float, low: float, high: float) -> int:

@@ -47,9 +47,7 @@ class ConceptOptions:
     concept_min_count: int = field(
         default=5, metadata={"help": "a concept stands in at least this many train texts (when it is extracted)"}
     )
-    concept_max_share: float = field(
-        default=0.1, metadata={"help": "... and in at most this share of the train texts"}
-    )
+    concept_max_share: float = field(default=0.1, metadata={"help": "... and in at most this share of the train texts"})
     concept_top: int = field(default=20000, metadata={"help": "keep this many, the most frequent ones"})
 
     def __post_init__(self) -> None:

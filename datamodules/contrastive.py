@@ -61,6 +61,8 @@ def paired_concepts(corpus: Corpus, evidence: Evidence, record: int) -> list[int
 class ContrastiveData(pl.LightningDataModule):
     """Train and validation pairs; records that mention no concept give none."""
 
+    workers = 0  # processes that build batches ahead; set before the loaders are made
+
     def __init__(
         self,
         corpus: Corpus,
@@ -92,7 +94,7 @@ class ContrastiveData(pl.LightningDataModule):
         plan = BatchPlan(
             len(records), batch_size, self.trainer.world_size, accumulate, self.seed, shuffle, "ccr.fit.batch_size"
         )
-        return planned_loader(plan, self.trainer.global_rank, lambda draw: self._batch(records, draw))
+        return planned_loader(plan, self.trainer.global_rank, lambda draw: self._batch(records, draw), self.workers)
 
     def _batch(self, records: np.ndarray, draw: Draw) -> PairBatch:
         chosen = records[draw.rows_B].tolist()

@@ -11,6 +11,8 @@ from datamodules.prompts import PromptBatch, PromptBuilder
 class ExplanationData(pl.LightningDataModule):
     """Train and validation prompts with their explanations."""
 
+    workers = 0  # processes that build batches ahead; set before the loaders are made
+
     def __init__(self, builder: PromptBuilder, batch_size: int, accumulate: int, seed: int) -> None:
         super().__init__()
         self.builder, self.batch_size, self.accumulate, self.seed = builder, batch_size, accumulate, seed
@@ -40,7 +42,7 @@ class ExplanationData(pl.LightningDataModule):
             chosen = records[draw.rows_B].tolist()
             return self.builder.batch(chosen, [corpus.explanations[record] for record in chosen], draw)
 
-        return planned_loader(plan, self.trainer.global_rank, build)
+        return planned_loader(plan, self.trainer.global_rank, build, self.workers)
 
 
 class PromptData(pl.LightningDataModule):

@@ -16,7 +16,7 @@ T tokens of a part, V words of the vocabulary.
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ import numpy as np
 from datamodules.concepts import STOP_WORDS, ConceptOptions
 from datamodules.opinions import ENDS, NEGATORS, PAUSES, lexicon, signed
 from datamodules.records import Codes
+from metrics.phrases import tokenize
 
 PART = 100_000
 LONGEST = 3  # words of a concept
@@ -41,19 +42,27 @@ MODIFIER = 0.1  # what an occurrence after a determiner and before a content wor
 GLUE = 0.05  # least share of the rarer word's texts that hold the longer concept
 
 _DETERMINERS = frozenset(
-    "the a an my your its their our his her this these those any some each every another both of with for has have "
-    "in on".split()
+    tokenize("""
+the a an my your its their our his her this these those any some each every another both of with for has have in
+on
+""")
 )
-_OPENERS = frozenset("the a an my your its their our his her this these of with in".split())
+_OPENERS = frozenset(tokenize("the a an my your its their our his her this these of with in"))
 _VERB_CUES = frozenset(
-    "to i you we they he she it who will would can could should may might must do does did i'd i'll you'll please "
-    "let's they'll it'll we'll".split()
+    tokenize("""
+to i you we they he she it who will would can could should may might must do does did i'd i'll you'll please
+let's they'll it'll we'll
+""")
 )
 _DEGREES = frozenset(
-    "very so too really more most quite extremely pretty as fairly rather incredibly somewhat super less even".split()
+    tokenize("""
+very so too really more most quite extremely pretty as fairly rather incredibly somewhat super less even
+""")
 )
 _COPULAS = frozenset(
-    "is are was were it's looks feels sounds seems works work worked look sound feel seem has have".split()
+    tokenize("""
+is are was were it's looks feels sounds seems works work worked look sound feel seem has have
+""")
 )
 _NOUN_ENDINGS = ("tion", "sion", "ment", "ness", "ity", "ance", "ence", "ship", "age", "ism", "ware", "phone", "ure")
 _OTHER_ENDINGS = ("ly", "ed", "ing", "ful", "ous", "able", "ible", "ive", "ish", "less", "est", "ize", "ise", "ify")
@@ -123,21 +132,23 @@ def fit_extractor(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> 
     """
     codes = Codes({"": 0})
     parts, sign_R = _encoded(texts, codes)
+    if not parts:
+        return Extractor({}, dict(lexicon()))
     words = list(codes)
     judging = _opinion_words(parts, words, sign_R)
     opinion_V = np.array([word in judging for word in words])
     singular_V = _singulars(words, codes)
     noun_V = _noun_likeness(parts, words, singular_V, opinion_V)
-    counts = _count_candidates(parts, words, opinion_V, options.concept_min_count)
+    counts, forms = _count_candidates(parts, words, singular_V, opinion_V, options.concept_min_count)
     most = options.concept_max_share * len(sign_R)
-    chosen = _select(counts, words, singular_V, noun_V, opinion_V, options.concept_min_count, most)
-    forms = _named(chosen, words, options.concept_top)
-    return Extractor(forms, judging)
+    chosen = _select(counts, noun_V, opinion_V, options.concept_min_count, most)
+    return Extractor(_named(chosen, forms, words, singular_V, options.concept_top), judging)
 
 
 def _encoded(texts: Iterable[tuple[str, int]], codes: Codes) -> tuple[list[np.ndarray], np.ndarray]:
     """(ids_T of each part, in which every text stands between zeros; the signs of all texts)."""
-    stream, parts, signs = iter(texts), [], array("b")
+    stream, signs = iter(texts), array("b")
+    parts: list[np.ndarray] = []
     while True:
         ids = array("i", [0])
         for text, sign in islice(stream, PART):
@@ -235,39 +246,47 @@ def _prior(word: str) -> float:
     return 0.1 if other or word[:1].isdigit() else 0.55
 
 
-class _Counts(NamedTuple):
-    """Of each run of words that occurs often enough: its codes, texts that hold it, with an opinion near, bound."""
+class _Count(NamedTuple):
+    """Of a run of words: the texts that hold it, that hold it with an opinion within reach, with one bound to it."""
 
-    runs: list[tuple[int, ...]]
-    texts: np.ndarray
-    near: np.ndarray
-    bound: np.ndarray
+    texts: int
+    near: int
+    bound: int
 
 
-def _count_candidates(parts: list[np.ndarray], words: list[str], opinion_V: np.ndarray, least: int) -> _Counts:
-    """Counts of runs of content words. A run is kept if each of its words stands in `least` places or more."""
-    frequency_V = np.sum([np.bincount(ids_T, minlength=len(words)) for ids_T in parts], axis=0)
-    content_V = _content(words) & (frequency_V >= min(least, 2))
-    kept = np.flatnonzero(content_V)
-    rank_V = np.cumsum(content_V) - 1  # runs are numbered in these, so that three of them fit 64 bits
+Run = tuple[int, ...]  # codes of words
+
+
+def _count_candidates(
+    parts: list[np.ndarray], words: list[str], singular_V: np.ndarray, opinion_V: np.ndarray, least: int
+) -> tuple[dict[Run, _Count], dict[Run, int]]:
+    """(counts of runs of singulars, texts that hold each of their forms), of content words that are not too rare."""
+    content_V = _content(words)
+    frequency_V = np.sum([np.bincount(singular_V[ids_T], minlength=len(words)) for ids_T in parts], axis=0)
+    content_V &= frequency_V[singular_V] >= min(least, 2)
+    kept = np.union1d(np.flatnonzero(content_V), singular_V[content_V])
+    rank_V = np.searchsorted(kept, np.arange(len(words)))  # runs are numbered in these: three of them fit 64 bits
     bounds = _Bounds(words, opinion_V)
     found: list[list[np.ndarray]] = [[] for _ in range(LONGEST)]
+    forms: list[list[np.ndarray]] = [[] for _ in range(LONGEST)]
     for ids_T in parts:
         near_cum, bound_before_T, bound_after_T, left_T, right_T = bounds.of(ids_T)
         text_T = np.cumsum(ids_T == 0)
         start = np.flatnonzero(content_V[ids_T])
-        key = rank_V[ids_T[start]]
+        key, form = np.zeros(len(start), dtype=np.int64), np.zeros(len(start), dtype=np.int64)
         for length in range(1, LONGEST + 1):
-            if length > 1:
-                going = content_V[ids_T[start + length - 1]]
-                start = start[going]
-                key = key[going] * len(kept) + rank_V[ids_T[start + length - 1]]
+            going = content_V[ids_T[start + length - 1]]
+            start, last = start[going], ids_T[start[going] + length - 1]
+            key = key[going] * len(kept) + rank_V[singular_V[last]]
+            form = form[going] * len(kept) + rank_V[last]
             end = start + length
-            outer = near_cum[np.minimum(end + REACH, right_T[start])] - near_cum[np.maximum(start - REACH, left_T[start])]
-            near = outer > near_cum[end] - near_cum[start]
+            low, high = np.maximum(start - REACH, left_T[start]), np.minimum(end + REACH, right_T[start])
+            near = near_cum[high] - near_cum[low] > near_cum[end] - near_cum[start]
             bound = bound_before_T[start] | bound_after_T[end]
-            found[length - 1].append(_by_run(key, text_T[start], near, bound))
-    return _merged(found, kept)
+            found[length - 1].append(_by_run(key, text_T[start], (np.ones_like(near), near, bound)))
+            forms[length - 1].append(_by_run(form, text_T[start], (np.ones_like(near),)))
+    counts = {run: _Count(*row) for run, row in _merged(found, kept)}
+    return counts, {run: row[0] for run, row in _merged(forms, kept)}
 
 
 class _Bounds:
@@ -304,81 +323,60 @@ class _Bounds:
         return np.concatenate([[0], np.cumsum(opinion_T)]), before_T, after_T, left_T, right_T
 
 
-def _by_run(key: np.ndarray, text: np.ndarray, near: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Rows (key, texts, texts with an opinion near, texts with one bound) of one part."""
+def _by_run(key: np.ndarray, text: np.ndarray, marks: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Rows (key, texts that hold it where marked, by mark) of one part."""
     keys, index = np.unique(key, return_inverse=True)
-    columns = [keys]
-    for chosen in (slice(None), near, bound):
-        pair = np.unique(index[chosen] * np.int64(text.max(initial=0) + 1) + text[chosen])
-        columns.append(np.bincount(pair // (text.max(initial=0) + 1), minlength=len(keys)))
+    columns, size = [keys], np.int64(text.max(initial=0) + 1)
+    for marked in marks:
+        pair = np.unique(index[marked] * size + text[marked])
+        columns.append(np.bincount(pair // size, minlength=len(keys)))
     return np.stack(columns, axis=1)
 
 
-def _merged(found: list[list[np.ndarray]], kept: np.ndarray) -> _Counts:
-    runs: list[tuple[int, ...]] = []
-    sums = []
+def _merged(found: list[list[np.ndarray]], kept: np.ndarray) -> Iterator[tuple[Run, list[int]]]:
+    """(codes of a run, its counts over all parts)."""
     size = max(len(kept), 1)
     for length, rows in enumerate(found, start=1):
         table = np.concatenate(rows)
         keys, index = np.unique(table[:, 0], return_inverse=True)
-        sums.append(np.stack([np.bincount(index, table[:, column], len(keys)) for column in (1, 2, 3)], axis=1))
+        sums = [np.bincount(index, column, len(keys)).astype(np.int64) for column in table[:, 1:].T]
         codes = [kept[keys // size**power % size] for power in range(length - 1, -1, -1)]
-        runs += zip(*(column.tolist() for column in codes), strict=True)
-    texts, near, bound = np.concatenate(sums).astype(np.int64).T
-    return _Counts(runs, texts, near, bound)
-
-
-class _Concept(NamedTuple):
-    """A run of singular words with the counts of all its forms, and the forms."""
-
-    texts: int
-    near: int
-    bound: int
-    forms: list[tuple[int, tuple[int, ...]]]  # (texts, codes)
+        runs = zip(*(column.tolist() for column in codes), strict=True)
+        yield from zip(runs, np.stack(sums, axis=1).tolist(), strict=True)
 
 
 def _select(
-    counts: _Counts,
-    words: list[str],
-    singular_V: np.ndarray,
-    noun_V: np.ndarray,
-    opinion_V: np.ndarray,
-    least: int,
-    most: float,
-) -> dict[tuple[int, ...], _Concept]:
-    """The runs that are concepts, by their singular words."""
-    merged: dict[tuple[int, ...], _Concept] = {}
-    rows = zip(counts.runs, counts.texts.tolist(), counts.near.tolist(), counts.bound.tolist(), strict=True)
-    for run, texts, near, bound in rows:
-        key = tuple(singular_V[list(run)].tolist())
-        old = merged.get(key, _Concept(0, 0, 0, []))
-        forms = [*old.forms, (texts, run)]
-        merged[key] = _Concept(old.texts + texts, old.near + near, old.bound + bound, forms)
+    counts: dict[Run, _Count], noun_V: np.ndarray, opinion_V: np.ndarray, least: int, most: float
+) -> dict[Run, _Count]:
+    """The runs that are concepts."""
 
-    def fits(key: tuple[int, ...], run: _Concept) -> bool:
-        *first, last = key
-        if not least <= run.texts <= most or any(opinion_V[first]):
+    def fits(run: Run, count: _Count) -> bool:
+        *first, last = run
+        if not least <= count.texts <= most or any(opinion_V[first]):
             return False
-        if run.bound < max(1, BOUND_SHARE * run.texts) or run.near < NEAR_SHARE * run.texts:
+        if count.bound < max(1, BOUND_SHARE * count.texts) or count.near < NEAR_SHARE * count.texts:
             return False
         if noun_V[last] < (NOUN_JUDGES if opinion_V[last] else NOUN) or (first and noun_V[first[0]] < NOUN_FIRST):
             return False
-        return not first or run.texts >= GLUE * min(merged[(word,)].texts for word in key)
+        return not first or count.texts >= GLUE * min(counts[(word,)].texts for word in run)
 
-    chosen = {key: run for key, run in merged.items() if fits(key, run)}
-    inside: Counter[tuple[int, ...]] = Counter()
-    for key, run in chosen.items():
-        for length in range(1, len(key)):
-            for start in range(len(key) - length + 1):
-                inside[key[start : start + length]] += run.texts
-    return {key: run for key, run in chosen.items() if not inside[key] or run.texts - inside[key] >= least}
+    chosen = {run: count for run, count in counts.items() if fits(run, count)}
+    inside: Counter[Run] = Counter()
+    for run, count in chosen.items():
+        for length in range(1, len(run)):
+            for start in range(len(run) - length + 1):
+                inside[run[start : start + length]] += count.texts
+    return {run: count for run, count in chosen.items() if not inside[run] or count.texts - inside[run] >= least}
 
 
-def _named(chosen: dict[tuple[int, ...], _Concept], words: list[str], top: int) -> dict[tuple[str, ...], str]:
-    """form -> name, of the `top` most frequent concepts, in the order of their numbers."""
-    named = []
-    for run in chosen.values():
-        forms = [(texts, tuple(words[code] for code in codes)) for texts, codes in run.forms]
-        name = min(forms, key=lambda form: (-form[0], form[1]))[1]
-        named.append((-run.texts, " ".join(name), [form for _, form in forms]))
-    return {form: name for _, name, forms in sorted(named)[:top] for form in forms}
+def _named(
+    chosen: dict[Run, _Count], forms: dict[Run, int], words: list[str], singular_V: np.ndarray, top: int
+) -> dict[tuple[str, ...], str]:
+    """form -> name, its most frequent form, of the `top` most frequent concepts, in the order of their numbers."""
+    forms_of: defaultdict[Run, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+    for form, texts in forms.items():
+        run = tuple(singular_V[list(form)].tolist())
+        if run in chosen:
+            forms_of[run].append((-texts, tuple(words[code] for code in form)))
+    named = sorted((-chosen[run].texts, " ".join(min(known)[1]), sorted(known)) for run, known in forms_of.items())
+    return {form: name for _, name, known in named[:top] for _, form in known}

@@ -193,8 +193,8 @@ def with_new_nodes(
 ) -> ConceptGraph:
     """The graph with more users and items, and with edges from concepts into nodes that no train record tells of.
 
-    `concepts_of` is {user or item: {node: its concepts}}. An edge says that the user likes, or the item is praised for, the
-    concept. Edges run into these nodes alone, so that the states of all others stay what they were.
+    `concepts_of` is {user or item: {node: its concepts}}. An edge says: the user likes the concept, or the item
+    is praised for it. Edges run into these nodes alone, so that the states of all others stay what they were.
     """
     data, incidences = HeteroData(), dict(graph.incidences)
     for kind, count in node_counts.items():

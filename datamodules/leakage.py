@@ -1,7 +1,7 @@
 """Does anything of valid or test reach what training reads? Each check recounts from the records, on its own path.
 
-A corpus folder states what training builds on: the vocabulary of concepts and how often train names each, the numbering by
-train frequency, the graph. Shape suffixes: R records, M mentions, E edges, I incidences.
+A corpus folder states what training builds on: the vocabulary of concepts and how often train names each, the numbering
+by train frequency, the graph. Shape suffixes: R records, M mentions, E edges, I incidences.
 """
 
 from dataclasses import fields, replace
@@ -15,6 +15,7 @@ from datamodules.corpus import SPLITS, Corpus
 from datamodules.graph import ConceptGraph, GraphConfig, build_graph
 from datamodules.mentions import fitted_extractor, rating_signs
 
+OFTEN = 0.05  # share of held-out texts
 LONG = 8  # words: a shorter text may well be written twice
 
 
@@ -56,18 +57,21 @@ def _texts(corpus: Corpus) -> Finding:
         if len(text.split()) >= LONG and corpus.split_R[row] == 0:
             train.update(keys)
     for row, text in enumerate(corpus.explanations):
-        if corpus.split_R[row] != 0:
+        if corpus.split_R[row] != 0 and len(text.split()) >= LONG:
             held += 1
             same += ("user", int(corpus.user_R[row]), text) in train or ("item", int(corpus.item_R[row]), text) in train
     # People do write the same twice: told, and a leak only where it is no exception.
     seen = f"{same} of {held} texts of {LONG} words or more stand in train with the same user or item"
-    return Finding("held-out texts in train", same > 0.05 * held, seen)
+    return Finding("held-out texts in train", same > OFTEN * held, seen)
 
 
 def _concept_counts(corpus: Corpus) -> Finding:
     """Every concept is named by train, as often as the folder says."""
     stated = pq.read_table(corpus.path / "concepts.parquet")["train_records"].to_numpy()
     counted = _train_records_of_concepts(corpus)
+    if len(stated) != len(counted):
+        seen = f"concepts.parquet lists {len(stated)} concepts and the corpus has {len(counted)}"
+        return Finding("concepts known from held-out records", True, seen)
     unseen, wrong = int((counted == 0).sum()), int((counted != stated).sum())
     seen = f"{unseen} concepts that train never names, {wrong} counted over more than train, of {len(counted)}"
     return Finding("concepts known from held-out records", bool(unseen or wrong), seen)

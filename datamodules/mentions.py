@@ -42,7 +42,9 @@ def listed(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extract
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"concept_list={path} cannot be read ({error}): give a text file, one concept a line.") from None
+        raise InputError(
+            f"concept_list={path} cannot be read ({error}): give a text file, one concept a line."
+        ) from None
     names = list(dict.fromkeys(normalise(line).lower() for line in lines if line.strip()))
     if not names:
         raise InputError(f"concept_list={path} names no concept: write one a line.")
@@ -65,8 +67,8 @@ def mentions_of(found_R: Iterable[list[Found]], sign_R: np.ndarray, concepts: li
             concept.append(mention.concept)
             opinion.append(opinions[mention.opinion])
             polarity.append(mention.polarity or sign)
-    columns = (np.array(column) for column in (concept, opinion, polarity))
-    return Mentions(np.cumsum(np.array(size)), *columns, concepts, list(opinions))
+    start = np.cumsum(np.array(size))
+    return Mentions(start, np.array(concept), np.array(opinion), np.array(polarity), concepts, list(opinions))
 
 
 def found_in(texts: Iterable[str], extractor: Extractor) -> Iterator[list[Found]]:

@@ -46,8 +46,9 @@ def fit_noun_chunks(texts: Iterable[tuple[str, int]], options: ConceptOptions) -
     most = options.concept_max_share * number
     kept = [lemma for lemma, count in frequency.items() if options.concept_min_count <= count <= most]
     kept = sorted(kept, key=lambda lemma: (-frequency[lemma], lemma))[: options.concept_top]
-    named = {}
+    named: dict[tuple[str, ...], str] = {}
     for lemma in kept:
-        name = " ".join(min(forms[lemma], key=lambda form: (-forms[lemma][form], form)))  # noqa: B023
+        _, form = min((-count, form) for form, count in forms[lemma].items())
+        name = " ".join(form)
         named |= dict.fromkeys(forms[lemma], name)
     return Extractor(named, signs)

@@ -7,15 +7,23 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
+from metrics.phrases import tokenize
+
 NEGATORS = frozenset(
-    """not no never n't cannot without hardly barely scarcely neither nor none nothing lack lacks lacked lacking
-    don't doesn't didn't isn't aren't wasn't weren't won't wouldn't can't couldn't shouldn't haven't hasn't hadn't
-    ain't dont doesnt didnt isnt wasnt wont cant couldnt""".split()
+    tokenize("""
+not no never n't cannot without hardly barely scarcely neither nor none nothing lack lacks lacked lacking don't
+doesn't didn't isn't aren't wasn't weren't won't wouldn't can't couldn't shouldn't haven't hasn't hadn't ain't
+dont doesnt didnt isnt wasnt wont cant couldnt
+""")
 )
 ENDS = frozenset(".!?;")  # of a sentence
-PAUSES = ENDS | frozenset(",:/&()\"-")
+PAUSES = ENDS | frozenset(',:/&()"-')
 # In reviews these rarely judge: "like a", "used to play", "number one", "a lot of help".
-_NO_OPINION = frozenset("like no yes play plays played playing number matter please thanks thank alone".split())
+_NO_OPINION = frozenset(
+    tokenize("""
+like no yes play plays played playing number matter please thanks thank alone
+""")
+)
 NEGATION_REACH = 3  # words between a negator and the opinion word it turns
 
 
@@ -24,9 +32,7 @@ def lexicon() -> Mapping[str, int]:
     """Opinion word -> 1 or -1; emoticons and what is no single word are left out."""
     lines = (files("vaderSentiment") / "vader_lexicon.txt").read_text(encoding="utf-8").splitlines()
     entries = (line.split("\t")[:2] for line in lines if line.strip())
-    return {
-        word: 1 if float(mean) > 0 else -1 for word, mean in entries if word.isalpha() and word not in _NO_OPINION
-    }
+    return {word: 1 if float(mean) > 0 else -1 for word, mean in entries if word.isalpha() and word not in _NO_OPINION}
 
 
 def signed(words: Sequence[str], place: int, sign: int) -> int:

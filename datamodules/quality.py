@@ -155,6 +155,8 @@ class QualityBatch:
 class QualityData(pl.LightningDataModule):
     """Real and sampled texts, shuffled together; every tenth of each is kept for validation."""
 
+    workers = 0  # processes that build batches ahead; set before the loaders are made
+
     def __init__(
         self, real: list[list[int]], sampled: list[list[int]], fill: int, batch_size: int, accumulate: int, seed: int
     ) -> None:
@@ -189,7 +191,7 @@ class QualityData(pl.LightningDataModule):
             real_B, record_B = torch.from_numpy(self.real_R[chosen]), torch.from_numpy(chosen)
             return QualityBatch(text_BT, mask_BT, real_B, record_B, weight_B, scale)
 
-        return planned_loader(plan, self.trainer.global_rank, build)
+        return planned_loader(plan, self.trainer.global_rank, build, self.workers)
 
 
 def pad(texts: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:

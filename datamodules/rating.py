@@ -30,6 +30,8 @@ class RatingBatch:
 class RatingData(pl.LightningDataModule):
     """Train and validation batches of a corpus."""
 
+    workers = 0  # processes that build batches ahead; set before the loaders are made
+
     def __init__(
         self,
         corpus: Corpus,
@@ -65,7 +67,7 @@ class RatingData(pl.LightningDataModule):
                 batch.subgraph = self.sampler.sample(*pairs, hidden)
             return batch
 
-        return planned_loader(plan, self.trainer.global_rank, build)
+        return planned_loader(plan, self.trainer.global_rank, build, self.workers)
 
 
 def rating_batch(corpus: Corpus, record_B: np.ndarray, draw: Draw, hidden: np.ndarray) -> RatingBatch:

@@ -85,7 +85,9 @@ class LeftOut:
 
     def by_reason(self) -> dict[str, dict[str, Any]]:
         """reason -> {count, lines: the first few line numbers}."""
-        return {reason: {"count": self._counts[reason], "lines": self._lines[reason]} for reason in sorted(self._counts)}
+        return {
+            reason: {"count": self._counts[reason], "lines": self._lines[reason]} for reason in sorted(self._counts)
+        }
 
     def summary(self) -> str:
         """The reasons in one phrase."""
@@ -196,17 +198,24 @@ class _Growing:
 
     def finish(self) -> Records:
         start = np.concatenate([[0], np.cumsum(np.array(self.size, dtype=np.int64))])
-        columns = (np.array(column) for column in (self.concept, self.opinion, self.polarity))
-        mentions = Mentions(start, *columns, list(self.concepts), list(self.opinions)) if self.named else None
-        columns = (self.line, self.user, self.item, self.rating, self.split, self.time)
-        named = dict(zip(_COLUMNS, map(np.array, columns), strict=True))
-        rest = (self.explanations, mentions, list(self.users), list(self.items), self.titles)
-        return Records(**named, **dict(zip(("explanations", "mentions", "users", "items", "titles"), rest, strict=True)))
+        concept_M, opinion_M, polarity_M = np.array(self.concept), np.array(self.opinion), np.array(self.polarity)
+        names = list(self.concepts), list(self.opinions)
+        return Records(
+            line_R=np.array(self.line),
+            user_R=np.array(self.user),
+            item_R=np.array(self.item),
+            rating_R=np.array(self.rating),
+            split_R=np.array(self.split),
+            time_R=np.array(self.time),
+            explanations=self.explanations,
+            mentions=Mentions(start, concept_M, opinion_M, polarity_M, *names) if self.named else None,
+            users=list(self.users),
+            items=list(self.items),
+            titles=self.titles,
+        )
 
 
-def accepted(
-    raw: Iterable[RawRecord | BadRecord], rating_min: float, rating_max: float, left_out: LeftOut
-) -> Records:
+def accepted(raw: Iterable[RawRecord | BadRecord], rating_min: float, rating_max: float, left_out: LeftOut) -> Records:
     """Normalised records without a fault, in order; the first of a (user, item) pair wins.
 
     Either all of them have a split or none has: where some do, those without are faulty.

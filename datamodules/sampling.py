@@ -1,8 +1,9 @@
 """Neighbour sampling on the concept graph, for graphs whose messages do not fit memory (Hamilton et al. 2017).
 
-Around the users and items of a batch, hop by hop, at most k in-edges of each relation are drawn for each node. A network of
-as many layers as there are hops reads nothing else for those users and items, so that with all in-edges taken its states
-there equal those on the full graph. PyG's own loaders need compiled extensions that have no wheels.
+Around the users and items of a batch, hop by hop, at most k in-edges of each relation are drawn for a node. A network
+of as many layers as there are hops reads nothing else for those users and items, so that with all in-edges taken its
+states there equal those on the full graph. PyG's own loaders need compiled extensions that have no wheels, and cannot
+leave out what a batch itself contributed.
 
 T targets, E edges of a relation, N nodes of a type, D draws.
 """
@@ -38,8 +39,9 @@ class _InEdges:
         self.start_T = np.searchsorted(self.target_E, np.arange(targets + 1))
         edge_I, record_I = (column.numpy() for column in graph.incidences[relation])
         by_record = np.argsort(record_I, kind="stable")
-        self.edge_of_I, self.record_start = edge_I[by_record], np.searchsorted(
-            record_I[by_record], np.arange(graph.records + 1)
+        self.edge_of_I, self.record_start = (
+            edge_I[by_record],
+            np.searchsorted(record_I[by_record], np.arange(graph.records + 1)),
         )
         self.count_E = graph.data[relation].edge_count.numpy()
 
@@ -51,8 +53,8 @@ class _InEdges:
     def draw(self, target_T: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
         """Places of in-edges of the targets: all where there are at most `most` (0: always), else so many at random.
 
-        The in-edges of a target are parted into `most` runs as long as each other, turned by a random step, and one place
-        is drawn from each: distinct, each as likely as any other, and no more work than there are draws.
+        The in-edges of a target are parted into `most` runs of like length, turned by a random step, and one place is
+        drawn from each: distinct, each as likely as any other, and no more work than there are draws.
         """
         degree_T = self.start_T[target_T + 1] - self.start_T[target_T]
         few_T = degree_T <= most if most else np.ones(len(target_T), dtype=bool)
@@ -115,9 +117,7 @@ class NeighborSampler:
             place = np.sort(np.concatenate(places))
             place = place[np.argsort(self._in_edges[relation].edge_E[place], kind="stable")]
             ends = self._in_edges[relation].source_E[place], self._in_edges[relation].target_E[place]
-            edges[relation] = torch.from_numpy(
-                np.stack([number[relation[0]][ends[0]], number[relation[2]][ends[1]]])
-            )
+            edges[relation] = torch.from_numpy(np.stack([number[relation[0]][ends[0]], number[relation[2]][ends[1]]]))
         nodes = {kind: torch.from_numpy(np.flatnonzero(mask)) for kind, mask in known.items()}
         pairs = torch.from_numpy(number["user"][user_B]), torch.from_numpy(number["item"][item_B])
         return Subgraph(nodes, edges, *pairs)

@@ -45,7 +45,7 @@ class SentenceOptions:
 
 
 def split_sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The sentences of a tokenised text: each ends with its marks and the quotes and brackets that close behind them."""
+    """The sentences of a tokenised text: each with its end marks and the quotes and brackets that close behind them."""
     start = 0
     for place, word in enumerate(words):
         following = words[place + 1] if place + 1 < len(words) else ""

@@ -192,7 +192,7 @@ def make_trainer(
     strategy.config["zero_force_ds_cpu_optimizer"] = False  # type: ignore[index]
     if converted and zero.stage > 0:
         strategy.config["checkpoint"] = {"load_universal": True}  # type: ignore[index]
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator="cpu" if cpu else "gpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
@@ -209,3 +209,7 @@ def make_trainer(
         log_every_n_steps=1,
         **options,
     )
+    # Signals are callbacks.requests' alone: Lightning's handlers end a run by SIGTERM between two epochs, unsaved and
+    # with exit code 0.
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer

@@ -4,8 +4,8 @@ python launch/explain.py run=runs/mine user=A195EZSQDW3E21 item=B000068NW5
 python launch/explain.py run=runs/mine pairs=pairs.jsonl json=true > explained.jsonl
 python launch/explain.py run=runs/mine user=newcomer user_concepts="sound quality,price" item=B000068NW5
 
-A user or item that train does not know is served through concepts: those it is said to care about or to be praised for, and
-those in an item's title. The graph network reads them as it reads those of any other node; the output says `cold`.
+A user or item that train does not know is served through concepts: those it is said to care about or to be praised for,
+and those in an item's title. The graph network reads them as it reads those of any node; the output says `cold`.
 """
 
 import difflib
@@ -58,7 +58,9 @@ class ExplainConfig:
         if bool(self.pairs) == bool(self.user or self.item) or bool(self.user) != bool(self.item):
             raise InputError("give user=ID and item=ID, or pairs=FILE")
         if self.pairs and (self.user_concepts or self.item_concepts or self.item_title):
-            raise InputError("user_concepts, item_concepts and item_title stand in the lines of pairs=FILE, where it is given")
+            raise InputError(
+                "user_concepts, item_concepts and item_title stand in the lines of pairs=FILE, where it is given"
+            )
         if self.stage not in ("ppo", "explanation"):
             raise InputError(f"stage={self.stage}: use ppo or explanation")
 
@@ -108,8 +110,8 @@ def _named(concepts: list[str]) -> tuple[str, ...]:
 def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
     """Prediction records of pairs; `rating` and `reference` are those of the corpus where it knows the pair.
 
-    A pair that is a train record is explained from the graph without its own fold, as in training. `cold` lists which of
-    user and item stand in no train record.
+    A pair that is a train record is explained from the graph without its own fold, as in training. `cold` lists which
+    of user and item stand in no train record.
     """
     if not (run / "config.yaml").is_file():
         raise InputError(f"run={run}: no config.yaml there; give the folder of a run of launch/train.py")
@@ -150,8 +152,8 @@ class ColdNodes(NamedTuple):
 def cold_nodes(corpus: Corpus, pairs: list[Pair], kind: str) -> ColdNodes:
     """The users or items (`kind`: user or item) that train does not know, numbered behind those of the corpus.
 
-    Their concepts are those that any pair tells of them, and those in the title of an item. Raises InputError for a concept
-    that the corpus does not have.
+    Their concepts are those that any pair tells of them, and those in the title of an item. Raises InputError for a
+    concept that the corpus does not have.
     """
     known, column = (corpus.users, corpus.user_R) if kind == "user" else (corpus.items, corpus.item_R)
     names, index = list(known), {name: i for i, name in enumerate(known)}
@@ -190,9 +192,7 @@ def _evidence_of(
     stage: str,
 ) -> tuple[Corpus, Evidence]:
     """A corpus whose records are the asked pairs, and the evidence for them."""
-    users, items = (
-        _indices([getattr(pair, kind) for pair in pairs], nodes[kind].names) for kind in ("user", "item")
-    )
+    users, items = (_indices([getattr(pair, kind) for pair in pairs], nodes[kind].names) for kind in ("user", "item"))
     rating = folder.need("rating", stage)
     graph = build_graph(corpus, config.graph)
     model = load_rating_model(rating, graph)

@@ -3,8 +3,9 @@
     python launch/inspect_corpus.py data.path=data/mine
     python launch/inspect_corpus.py data.path=data/mine run=runs/mine html=mine.html
 
-Prints tables and writes a page with pictures. With `run` the prompts are those of that run; without, candidate concepts come
-from an untrained graph (all attention equal) and the tokenizer is trained on the spot. Exits with status 1 if a leak is found.
+Prints tables and writes a page with pictures. With `run` the prompts are those of that run; without, candidate concepts
+come from an untrained graph (all attention equal) and the tokenizer is trained on the spot. Exits with status 1 if a
+leak is found.
 
 Not `inspect.py`: `python launch/inspect.py` puts launch/ first on sys.path, where that name would shadow the standard
 library's `inspect`, which torch imports.
@@ -17,6 +18,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from datamodules.corpus import SPLITS, Corpus
 from datamodules.graph import GraphConfig, build_graph
@@ -24,7 +26,7 @@ from datamodules.leakage import Finding, check_leakage
 from launch.config import command
 from launch.inspect_figures import Figure, figures
 from launch.inspect_html import write_page
-from launch.inspect_prompts import LEGEND, PromptRow, coloured, prompt_batches
+from launch.inspect_prompts import LEGEND, coloured, prompt_batches
 from metrics.errors import InputError
 
 SHOWN = 12  # frequent concepts printed
@@ -115,18 +117,20 @@ def _concepts(corpus: Corpus) -> Table:
 
 def _leaks(findings: list[Finding]) -> Table:
     rows = [
-        (finding.check, "[bold red]LEAK[/bold red]" if finding.leak else "[green]none[/green]", finding.seen)
+        (finding.check, Text("LEAK", "bold red") if finding.leak else Text("none", "green"), finding.seen)
         for finding in findings
     ]
     return _table("leaks", ("does training read ...", "found", "what was seen"), rows)
 
 
 def _table(title: str, head: tuple[str, ...], rows) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for place, name in enumerate(head):
         table.add_column(name, justify="left" if place == 0 or name in ("", "found", "what was seen") else "right")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        # As `Text`: a string would be searched for markup, which names and reviews may hold.
+        cells = (f"{cell:,}" if isinstance(cell, int) else cell for cell in row)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
     return table
 
 

@@ -19,7 +19,8 @@ OWN_STYLE = Html("""
 .prompt { font-family: ui-monospace, monospace; font-size: 0.8125rem; line-height: 1.9; overflow-wrap: anywhere; }
 .prompt span { border-radius: 3px; padding: 1px 2px; margin-right: 1px; white-space: pre-wrap; }
 .prompt .padding { color: var(--rule); } .prompt .prompt-text { background: var(--neutral-soft); }
-.prompt .soft-vector { background: var(--accent); color: var(--page); } .prompt .learned { background: var(--liked-soft); }
+.prompt .soft-vector { background: var(--accent); color: var(--page); }
+.prompt .learned { background: var(--liked-soft); }
 .prompt .end { background: var(--disliked-soft); }
 .leak { color: var(--disliked); font-weight: 700; }
 """)

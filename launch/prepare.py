@@ -34,8 +34,8 @@ class PrepareConfig(BuildOptions):
     format: str = field(
         default=MISSING,
         metadata={
-            "help": "amazon_5core, yelp, tripadvisor, nlg4rs, nlg4rs_jsonl, xrec, recbole, table (CSV, TSV, JSON Lines, "
-            "Parquet) or embedded (synthetic)"
+            "help": "amazon_5core, yelp, tripadvisor, nlg4rs, nlg4rs_jsonl, xrec, recbole, table (CSV, TSV, "
+            "JSON Lines, Parquet) or embedded (synthetic)"
         },
     )
     out: str = field(
@@ -44,7 +44,7 @@ class PrepareConfig(BuildOptions):
     splits: str = field(
         default="",
         metadata={
-            "help": "nlg4rs, nlg4rs_jsonl: folder of train.index, validation.index, test.index; empty: splits of the lines"
+            "help": "nlg4rs, nlg4rs_jsonl: folder of train.index, validation.index, test.index; empty: the lines' own"
         },
     )
     item_file: str = field(

@@ -16,7 +16,8 @@ from launch.knowledge import full_knowledge
 from launch.leaderboard import Judging, leaderboard
 from launch.report import write_report
 from launch.report_folder import BACKBONE, FULL
-from launch.stages import Run, write_jsonl
+from launch.run import Run
+from launch.stages import write_jsonl
 from lightning_modules.collectives import barrier, world
 from metrics import paper
 from metrics.bootstrap import bootstrap, interval

@@ -140,6 +140,7 @@ class RunFolder:
     def _relevant(self, name: str) -> dict[str, Any]:
         chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(DEPENDS[name])}
         chosen.pop("data.path")  # a corpus may be moved; its checksum says whether it is the same
+        chosen.pop("data.workers")
         return chosen | {CHECKSUM: self.corpus}
 
 

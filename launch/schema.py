@@ -23,6 +23,9 @@ class DataConfig:
     path: str = field(
         default="", metadata={"help": "corpus folder made by launch/prepare.py; empty makes the embedded synthetic one"}
     )
+    workers: int = field(
+        default=0, metadata={"help": "processes a rank that build batches ahead; 0: each rank builds its own"}
+    )
     embedded_users: int = field(default=300, metadata={"help": "users of the embedded corpus"})
     embedded_items: int = field(default=120, metadata={"help": "items of the embedded corpus"})
 

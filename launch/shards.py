@@ -1,6 +1,7 @@
 """How DeepSpeed's shards reach the disk and come back."""
 
 import os
+import pickle
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchChe
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
+
+from metrics.errors import InputError
 
 # Besides tensors and plain values, shards hold objects of these classes and of no others.
 KNOWN = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
@@ -52,6 +55,9 @@ class DurableShards(TorchCheckpointEngine):
             ) or "the disk took only a part of a file"
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Reads one file."""
-        with torch.serialization.safe_globals(KNOWN):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        """Reads one file; raises `InputError` if it holds anything else than a checkpoint of ours does."""
+        try:
+            with torch.serialization.safe_globals(KNOWN):
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise InputError(f"{path}: holds objects that no checkpoint of ours has; it was not read") from error

@@ -61,7 +61,7 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
     from launch.engine import start
 
     start(config.hardware)
-    from launch.stages import Run
+    from launch.run import Run
 
     run = Run(config, requests)
     if world()[0] == 0:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from models.language_model import fuse_activations
 
@@ -58,6 +58,11 @@ def sequence_reward(logits_BT: Tensor, mask_BT: Tensor, clip: float, reduce: str
     """R_HQAR [B]: `sum` as published, or `mean` over tokens, which does not pay for length."""
     total_B = token_reward(logits_BT, mask_BT, clip).sum(1)
     return total_B if reduce == "sum" else total_B / mask_BT.sum(1).clamp(min=1)
+
+
+def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What the discriminator reads before a text; GPT-2 has an end token only."""
+    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 
 def new_discriminator(folder: str, layers: int, begin: int) -> Discriminator:

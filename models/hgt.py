@@ -133,9 +133,7 @@ class RatingModel(nn.Module):
         """Where the parameters are."""
         return self.mlp[-1].bias.device
 
-    def encode(
-        self, edges: dict[Relation, Tensor], nodes: dict[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def encode(self, edges: dict[Relation, Tensor], nodes: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Node states [N, D] by type over the given edges [2, E]; keeps the attention for `attention`.
 
         `nodes` are the ids of the nodes that take part, numbered in their order by `edges`; without it, all do.

@@ -24,7 +24,13 @@ TRAINERS = {"pytorch_lightning", "lightning", "lightning_fabric", "deepspeed"}
 WITHOUT_TORCH = [
     *sorted((ROOT / "metrics").rglob("*.py")),
     *sorted((ROOT / "datamodules" / "importers").rglob("*.py")),
-    *(ROOT / "datamodules" / f"{name}.py" for name in ("build", "concepts", "corpus", "records")),
+    *(
+        ROOT / "datamodules" / f"{name}.py"
+        for name in (
+            *("build", "concepts", "corpus", "extraction", "mentions", "narrowing", "noun_chunks", "opinions"),
+            *("records", "sentences", "splits", "tables"),
+        )
+    ),
 ]
 
 SOURCES = {

@@ -1,5 +1,5 @@
-"""Amazon product reviews (McAuley and others), one JSON object a line: reviews_X_5.json.gz of 2014, X_5.json.gz of 2018,
-X.jsonl.gz of 2023, each with its meta_X file.
+"""Amazon product reviews (McAuley and others), one JSON object a line: reviews_X_5.json.gz of 2014, X_5.json.gz of
+2018, X.jsonl.gz of 2023, each with its meta_X file.
 
     2014, 2018   reviewerID, asin, overall, reviewText, unixReviewTime
     2023         user_id, parent_asin (or asin), rating, text, timestamp (milliseconds)
@@ -55,7 +55,13 @@ def _literal_or_json(text: str) -> Any:
 
 def _review(line: int, row: Row) -> RawRecord:
     if "reviewerID" in row:
-        user, item, rating, text, time = "reviewerID", "asin", "overall", "reviewText", seconds_of(row, "unixReviewTime")
+        user, item, rating, text, time = (
+            "reviewerID",
+            "asin",
+            "overall",
+            "reviewText",
+            seconds_of(row, "unixReviewTime"),
+        )
     else:
         item = "parent_asin" if "parent_asin" in row else "asin"
         user, rating, text, time = "user_id", "rating", "text", _milliseconds(row)

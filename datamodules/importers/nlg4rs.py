@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.importers.nlg4rs_jsonl import parse, with_splits
-from datamodules.importers.reading import Row, parsed
+from datamodules.importers.reading import Row, one_line, parsed
 from datamodules.records import BadRecord, RawRecord
 from metrics.errors import InputError
+from metrics.phrases import tokenize
 
 # What looks up, calls or builds something, or asks for objects or buffers from elsewhere.
 _REFUSED = frozenset(
-    "GLOBAL STACK_GLOBAL REDUCE BUILD INST OBJ NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 PERSID BINPERSID NEXT_BUFFER "
-    "READONLY_BUFFER".split()
+    tokenize("""
+GLOBAL STACK_GLOBAL REDUCE BUILD INST OBJ NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 PERSID BINPERSID NEXT_BUFFER
+READONLY_BUFFER
+""")
 )
-_NUMBERED = frozenset("PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET".split())
+_NUMBERED = frozenset(tokenize("PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET"))
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -49,8 +52,8 @@ def read_plain_pickle(path: Path) -> Any:
         for code, argument, place in pickletools.genops(data):
             if code.name in _REFUSED:
                 raise InputError(
-                    f"{path} is refused: at byte {place} it names code to run ({code.name}); a data set of plain values "
-                    "has no need to. Get it from its source, or convert it to JSON Lines (format=nlg4rs_jsonl)."
+                    f"{path} is refused: at byte {place} it names code to run ({code.name}); plain values "
+                    "have no need to. Get it from its source, or convert it to JSON Lines (format=nlg4rs_jsonl)."
                 )
             if code.name in _NUMBERED and int(argument or 0) > len(data):
                 raise ValueError(f"entry {argument} of its memo is beyond any object it could hold")
@@ -58,7 +61,8 @@ def read_plain_pickle(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
-        raise InputError(f"{path} cannot be read as a pickle ({error}): check the path or copy it anew.") from None
+        reason = one_line(error)
+        raise InputError(f"{path} cannot be read as a pickle ({reason}): check the path or copy it anew.") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:

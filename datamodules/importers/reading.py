@@ -49,9 +49,7 @@ def parsed(
             yield BadRecord(line, *fault.args)
 
 
-def read_json_lines(
-    path: Path, parse: Callable[[str], Any] = json.loads
-) -> Iterator[tuple[int, Row | BadRecord]]:
+def read_json_lines(path: Path, parse: Callable[[str], Any] = json.loads) -> Iterator[tuple[int, Row | BadRecord]]:
     """(line number, object) of a JSON Lines file, packed or not; blank lines hold nothing and are passed over."""
     for line, text in enumerate(text_lines(path), start=1):
         if not text.strip():
@@ -91,7 +89,8 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
                 line += 1
                 yield line, row
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as Parquet after row {line} ({error}): write it anew.") from None
+        reason = one_line(error)
+        raise InputError(f"{path} cannot be read as Parquet after row {line} ({reason}): write it anew.") from None
 
 
 def text_lines(path: Path) -> Iterator[str]:
@@ -105,7 +104,7 @@ def text_lines(path: Path) -> Iterator[str]:
                 yield text
                 count += 1
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = one_line(getattr(error, "strerror", None) or error)
         raise InputError(
             f"{path} cannot be read after line {count} ({reason}): check the path or copy it anew."
         ) from None
@@ -122,6 +121,11 @@ def _unpacked(plain: BinaryIO) -> Any:
     return plain
 
 
+def one_line(what: object) -> str:
+    """What an error or a column name says, on one line."""
+    return " ".join(str(what).split())
+
+
 def text_of(row: Row, key: str) -> str:
     """A text that must be there; a number becomes its digits. Emptiness is judged by datamodules.records."""
     value = row.get(key)
@@ -136,7 +140,8 @@ def text_of(row: Row, key: str) -> str:
 
 def rating_of(row: Row, key: str) -> float:
     """A rating as a number; whether it is finite and in range is judged by datamodules.records."""
-    if type(rating := row.get(key)) in (int, float) and abs(rating) < LATEST:
+    rating = row.get(key)
+    if type(rating) is float or (type(rating) is int and abs(rating) < LATEST):
         return float(rating)
     text = text_of(row, key)
     try:
@@ -191,7 +196,10 @@ def polarity_of(value: Any) -> int:
 
 
 def _delimited(reader: Any, path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
-    header: list[str] = next(reader, [])
+    try:
+        header: list[str] = next(reader, [])
+    except csv.Error as error:
+        raise InputError(f"{path}:1: the header is no row of a table ({one_line(error)}): mend the line.") from None
     if len(set(header)) < max(len(header), 1):
         raise InputError(f"{path}:1: the header names a column twice or none at all; give each column one name.")
     while True:

@@ -1,13 +1,13 @@
 """RecBole's atomic files: NAME.inter, and NAME.item and NAME.user beside it.
 
-Tab-separated, with a header of `name:type`. Read are user_id, item_id, rating, timestamp (unix seconds) and the first of
-TEXTS of the .inter file, and item_id with its title, user_id, and all other columns as attributes of the side files.
+Tab-separated, with a header of `name:type`. Read are user_id, item_id, rating, timestamp (unix seconds) and the first
+of TEXTS of the .inter file; item_id with its title, user_id, and all other columns as attributes of the side files.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.importers.reading import Row, optional_text, parsed, rating_of, read_tsv, seconds_of, text_of
+from datamodules.importers.reading import Row, one_line, optional_text, parsed, rating_of, read_tsv, seconds_of, text_of
 from datamodules.importers.tokenising import tokenised
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
@@ -44,7 +44,7 @@ def _with_text(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
     for line, row in read_tsv(path):
         if not isinstance(row, BadRecord) and not {name.partition(":")[0] for name in row} & set(TEXTS):
             raise InputError(
-                f"{path}:1: none of the columns is a text ({', '.join(TEXTS)}), only {', '.join(row)}: "
+                f"{path}:1: none of the columns is a text ({', '.join(TEXTS)}), only {one_line(', '.join(row))}: "
                 "ratings alone explain nothing; use a data set with reviews."
             )
         yield line, row

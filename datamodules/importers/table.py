@@ -13,6 +13,7 @@ from typing import Any
 from datamodules.importers.reading import (
     Row,
     Unusable,
+    one_line,
     optional_text,
     parsed,
     polarity_of,
@@ -70,7 +71,7 @@ def read_facts(path: Path, columns: Columns, kind: str) -> Iterator[Facts | BadR
         absent = [name for name in names if name not in row]
         if absent:
             raise InputError(
-                f"{path}:{line}: there is no column '{absent[0]}', only {', '.join(row)}; "
+                f"{path}:{line}: there is no column '{absent[0]}', only {one_line(', '.join(row))}; "
                 f"name others with columns.{kind}_attributes=A,B."
             )
         given = {name: row[name] for name in names if isinstance(row[name], str | int | float | bool)}
@@ -103,7 +104,7 @@ def _with_columns(
             if missing:
                 key = missing[0]
                 raise InputError(
-                    f"{path}:{line}: there is no column '{needed[key]}', only {', '.join(row)}; "
+                    f"{path}:{line}: there is no column '{needed[key]}', only {one_line(', '.join(row))}; "
                     f"name the one to use with columns.{key}=NAME."
                 )
             checked = True

@@ -1,9 +1,9 @@
 """TripAdvisor hotel reviews, one JSON object a line, in two public layouts.
 
-    HotelRec (Antognini and Faltings 2020)      author, hotel_url, rating, text, date ("2016-02-22T00:00:00" or a day)
-    review.txt (Roshchina and others 2015)      author.id or author.username, offering_id, ratings.overall, text,
-                                                date ("December 17, 2012")
-    offering.txt, its hotels                    id, name, hotel_class, address.locality
+HotelRec (Antognini and Faltings 2020)      author, hotel_url, rating, text, date ("2016-02-22T00:00:00" or a day)
+review.txt (Roshchina and others 2015)      author.id or author.username, offering_id, ratings.overall, text,
+                                            date ("December 17, 2012")
+offering.txt, its hotels                    id, name, hotel_class, address.locality
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """XRec (EMNLP 2024): tables of {uid, iid, title, user_summary, item_summary, explanation}, as JSON Lines or CSV.
 
-A file is read as it is; a folder by its files named trn, val and tst (.jsonl or .csv, packed or not), which give the splits.
+A file is read as it is; a folder by its files named trn, val and tst (.jsonl or .csv, packed or not), which are splits.
 XRec explains interactions and has no ratings: every record gets the top of the scale, and the manifest says so. Its own
 trn.pkl holds pandas frames, which cannot be read without running code: convert it where it is trusted, with
 `pandas.read_pickle("trn.pkl").to_json("trn.jsonl", orient="records", lines=True)`.
@@ -25,7 +25,7 @@ def tables(path: Path) -> list[tuple[Path, str | None]]:
     """(table, its split, None where the file itself was named)."""
     if path.is_file():
         return [(path, None)]
-    found = [
+    found: list[tuple[Path, str | None]] = [
         (path / f"{stem}{ending}{packed}", split)
         for stem, split in SPLITS.items()
         for ending in READERS
@@ -33,7 +33,9 @@ def tables(path: Path) -> list[tuple[Path, str | None]]:
         if (path / f"{stem}{ending}{packed}").is_file()
     ]
     if not found:
-        pickled = " (trn.pkl must be converted, see datamodules/importers/xrec.py)" if (path / "trn.pkl").exists() else ""
+        pickled = (
+            " (trn.pkl must be converted, see datamodules/importers/xrec.py)" if (path / "trn.pkl").exists() else ""
+        )
         raise InputError(f"raw={path} holds no table trn, val or tst ending in {' or '.join(READERS)}{pickled}.")
     return found
 

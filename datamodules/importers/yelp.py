@@ -4,8 +4,8 @@
     business   business_id, name, categories ("Thai, Bars"), city, state
     user       user_id, yelping_since
 
-A user's review_count, average_stars and the like are counted over all reviews, those of test included: not kept. Names of
-persons are not kept either.
+A user's review_count, average_stars and the like are counted over all reviews, those of test included: not kept. Names
+of persons are not kept either.
 """
 
 from collections.abc import Iterator

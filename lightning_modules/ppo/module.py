@@ -71,6 +71,7 @@ class PPOModule(pl.LightningModule):
         self.kl = losses.AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon)
         self.moments = {"ccr": RunningMoments(), "hqar": RunningMoments()}
         self._figures_of_rollout: dict[str, float] = {}  # logged with the first update: a loader may not log
+        self.train()  # Lightning leaves modes as it finds them
 
     def train(self, mode: bool = True) -> "PPOModule":
         """Keeps dropout off, whoever asks for training mode."""

@@ -39,7 +39,7 @@ def test_of_many_records_the_first_twenty_are_named():
 
 
 def test_the_records_of_every_rank_are_named(monkeypatch):
-    monkeypatch.setattr("callbacks.guards.gather_objects", lambda value: [[7], value, []])
+    monkeypatch.setattr("callbacks.guards.gather_objects", lambda value: [(float("nan"), [7]), value])
     with pytest.raises(NonFiniteError, match=r"records 7\)"):
         step(StopOnNonFinite(), 0.5)
 

@@ -133,3 +133,15 @@ def test_a_loader_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_can_start_within_an_epoch(workers):
+    plan = BatchPlan(10, 2, seed=3)
+    loader = planned_loader(plan, 0, lambda draw: draw.rows_B.tolist(), workers)
+    whole = {epoch: [plan.draw(epoch, step, 0).rows_B.tolist() for step in range(5)] for epoch in (0, 1, 2)}
+    iter(loader)  # as Lightning does before it knows where to go on
+    loader.sampler.seek(1, 3)
+    assert list(loader) == whole[1][3:]
+    loader.sampler.set_epoch(2)
+    assert list(loader) == whole[2]

@@ -1,6 +1,6 @@
 """Starts, disturbs and starts again small runs on real DeepSpeed; prints what was seen as JSON.
 
-    interruptions.py SCENARIO WORK
+    interruptions.py WORK [SCENARIO ...]
 
 Ranks are forked from this process, which has imported everything (see benchmarks/kills.py): a start costs seconds less.
 """
@@ -8,9 +8,11 @@ Ranks are forked from this process, which has imported everything (see benchmark
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import kills  # noqa: E402
 import pytorch_lightning as pl  # noqa: E402
 from kills import SMALL, STAGES, last_step, losses  # noqa: E402
 
-from callbacks.checkpoint_folder import candidates  # noqa: E402
+from callbacks.checkpoint_folder import RejectedError, candidates, damaged, inspect  # noqa: E402
 from launch.convert import convert  # noqa: E402
 from launch.run_lock import RunLock  # noqa: E402
 from lightning_modules.collectives import world  # noqa: E402
@@ -78,7 +80,9 @@ def exact(work: Path, zero: int = 3, stages: tuple[str, ...] = STAGES) -> dict:
     """Every stage goes on from a checkpoint within its course: losses and products against those of the whole run."""
     found = {}
     for stage in stages:
-        whole = run(work, "whole", stage, f"zero.stage={zero}", "checkpoint.every_n_steps=4", "checkpoint.keep=99")
+        # Worker processes fetch ahead: where the loader goes on is then settled before the first step.
+        settings = (f"zero.stage={zero}", f"data.workers={2 if stage == 'rating' else 0}")
+        whole = run(work, "whole", stage, *settings, "checkpoint.every_n_steps=4", "checkpoint.keep=99")
         if any(whole["codes"]):
             return {stage: whole["printed"]}
         names = [name for name in checkpoints(work, "whole", stage) if name != "step-000000"]
@@ -87,13 +91,65 @@ def exact(work: Path, zero: int = 3, stages: tuple[str, ...] = STAGES) -> dict:
         before = {path.name: path.read_bytes() for path in export.rglob("*") if path.is_file()}
         (export / "stage.json").unlink()
         path = work / "whole" / stage / "checkpoints" / chosen
-        part = run(work, "whole", stage, f"zero.stage={zero}", f"resume={path}")
+        part = run(work, "whole", stage, *settings, f"resume={path}")
         after = {path.name: path.read_bytes() for path in export.rglob("*") if path.is_file()}
         equal = tail_equals(whole["log"], part["log"])
         found[stage] = equal | {"codes": part["codes"], "from": chosen, "product": before == after}
         if any(part["codes"]):
             found[stage]["printed"] = part["printed"]
     return found
+
+
+def damage(work: Path) -> dict:
+    """Every file of a real checkpoint damaged in every way: how often it was found out before anything was loaded."""
+    seen = run(work, "hurt", "rating", "zero.stage=3", "checkpoint.every_n_steps=5", "checkpoint.keep=9")
+    older, path = (work / "hurt" / "rating" / "checkpoints" / f"step-{step:06d}" for step in (10, 15))
+    kept, found, missed = work / "kept", 0, []
+    path.rename(kept)
+    names = [file.relative_to(kept).as_posix() for file in sorted(kept.rglob("*")) if file.is_file()]
+    for name in names:
+        for how in (truncate, zero, flip, remove, swap):
+            shutil.copytree(kept, path)
+            how(path / name, older / name)
+            reason = rejected(path)
+            found += bool(reason)
+            missed += [] if reason else [f"{how.__name__} {name}"]
+            shutil.rmtree(path)
+    shutil.copytree(kept, path)
+    return {"codes": seen["codes"], "files": names, "found": found, "missed": missed, "whole": rejected(path)}
+
+
+def rejected(path: Path) -> str:
+    """Why a folder is no checkpoint, or ""."""
+    try:
+        manifest = inspect(path)
+    except RejectedError as error:
+        return str(error)
+    return ", ".join(damaged(path, manifest, manifest.files))
+
+
+def truncate(file: Path, other: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def zero(file: Path, other: Path) -> None:
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def flip(file: Path, other: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def remove(file: Path, other: Path) -> None:
+    file.unlink()
+
+
+def swap(file: Path, other: Path) -> None:
+    """Puts another step's file there; where both steps' are the same (an export), another file of the same size."""
+    content = other.read_bytes() if other.is_file() else b""
+    file.write_bytes(content if content != file.read_bytes() else bytes(len(content)))
 
 
 def send(number: int, times: int = 1) -> Callable[[pl.Trainer], None]:
@@ -151,7 +207,8 @@ def broken_gradient(work: Path) -> dict:
 
     def spoil(trainer: pl.Trainer) -> None:
         for parameter in trainer.lightning_module.parameters():
-            parameter.register_hook(lambda gradient: gradient * float("nan"))
+            if parameter.requires_grad:
+                parameter.register_hook(lambda gradient: gradient * float("nan"))
 
     found = {}
     for zero in (2, 3):
@@ -242,10 +299,35 @@ def disk_full(work: Path) -> dict:
     return found
 
 
+SCENARIOS = [
+    exact,
+    asked_to_end,
+    hang,
+    broken_gradient,
+    fenced,
+    fails_again,
+    other_ranks,
+    disk_full,
+    damage,
+]
+
+
 def main() -> None:
-    name, work = sys.argv[1], Path(sys.argv[2])
-    work.mkdir(parents=True, exist_ok=True)
-    print(json.dumps(globals()[name](work)))
+    """All scenarios, or those named; one that breaks does not hide the others."""
+    work, names = Path(sys.argv[1]), sys.argv[2:]
+    found = {}
+    for scenario in SCENARIOS:
+        name = scenario.__name__
+        if names and name not in names:
+            continue
+        (work / name).mkdir(parents=True)
+        began = time.monotonic()
+        try:
+            found[name] = scenario(work / name)
+        except Exception:
+            found[name] = {"broken": traceback.format_exc()}
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

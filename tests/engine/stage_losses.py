@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from launch import stages
+from launch import run as launch_run
 from launch.config import load
 from launch.engine import start
+from launch.run import Run
 from launch.schema import TrainConfig
-from launch.stages import TRAINED, Run
+from launch.stages import TRAINED
 from lightning_modules.collectives import sum_over_ranks, world
 
 
@@ -35,15 +36,15 @@ def train(name: str, base: str, arguments: list[str]) -> list[float]:
     given = [f"{stage}.init_from={base}/{stage}" for stage in TRAINED if stage != name] if base else []
     config, _ = load(TrainConfig, [*arguments, *given])
     start(config.hardware)
-    losses, make = Losses(), stages.make_trainer
+    losses, make = Losses(), launch_run.make_trainer
 
     def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN003, ANN202
         return make(zero, hardware, folder, logger, [*callbacks, losses], **options)
 
-    stages.make_trainer = watched
+    launch_run.make_trainer = watched
     run = Run(config)
     run.folder.finish(name, TRAINED[name](run))
-    stages.make_trainer = make
+    launch_run.make_trainer = make
     # Every rank of CCR computes the loss of all rows, of which its own carry gradient.
     shares = world()[1] if name == "ccr" else 1
     return [value / shares for value in losses.values]

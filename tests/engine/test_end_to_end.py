@@ -48,7 +48,8 @@ def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, str]) -> No
     assert [name for name in expected if not (folder / name).is_file()] == []
     for stage in ("rating", "explanation", "ccr", "hqar", "ppo"):
         assert (folder / stage / "export" / "stage.json").is_file()
-        assert not [p for p in (folder / stage).rglob("*") if p.suffix in (".pkl", ".pickle", ".pt", ".bin", ".ckpt")]
+        product = folder / stage / "export"
+        assert not [p for p in product.rglob("*") if p.suffix in (".pkl", ".pickle", ".pt", ".bin", ".ckpt")]
 
 
 def test_every_test_record_is_explained_once(finished: tuple[Path, str]) -> None:
@@ -133,11 +134,16 @@ def test_explain_prints_text_rating_and_paths(finished: tuple[Path, str], tmp_pa
     assert row["predicted_rating"] == pytest.approx(wanted["predicted_rating"], abs=1e-4)
 
 
-def test_explain_names_an_unknown_user(finished: tuple[Path, str]) -> None:
+def test_explain_serves_a_newcomer_through_concepts_and_says_so(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    done = command("explain.py", f"run={folder}", "user=nobody", "item=hotel-00001")
+    pair = [f"run={folder}", "user=nobody", "item=hotel-00001"]
+    row = json.loads(command("explain.py", *pair, "user_concepts=breakfast", "json=true").stdout)
+    assert row["cold"] == ["user"]
+    assert 1 <= row["predicted_rating"] <= 5
+    done = command("explain.py", *pair, "user_concepts=breakfest")
     assert done.returncode == 2
-    assert "user 'nobody' is not in" in done.stderr
+    assert "'breakfest' is no concept of" in done.stderr
+    assert "near are breakfast" in done.stderr
 
 
 def test_evaluate_prints_one_flat_object(finished: tuple[Path, str]) -> None:

@@ -16,12 +16,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
 
+from launch import run as launch_run
 from launch import stages
 from launch.config import load
 from launch.engine import start
+from launch.run import Run
 from launch.schema import TrainConfig
-from launch.stages import Run
-from lightning_modules.collectives import full_state, gather_objects, world
+from lightning_modules.collectives import full_state, gather_objects, trainable_and_total, world
 from lightning_modules.explanation import ExplanationModule
 from lightning_modules.ppo.module import PPOModule
 from models import generation
@@ -31,12 +32,12 @@ from models.language_model import LoraConfig, load_tokenizer
 
 def with_callback(patch: pytest.MonkeyPatch, callback: pl.Callback) -> None:
     """Adds a callback to every trainer of the stages."""
-    make = stages.make_trainer
+    make = launch_run.make_trainer
 
     def watched(zero, hardware, folder, logger, callbacks, **options):  # noqa: ANN001, ANN202, ANN003
         return make(zero, hardware, folder, logger, [*callbacks, callback], **options)
 
-    patch.setattr(stages, "make_trainer", watched)
+    patch.setattr(launch_run, "make_trainer", watched)
 
 
 class Figures(pl.Callback):
@@ -183,7 +184,7 @@ def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
     step, counted = ExplanationModule.training_step, []
 
     def watched(module: ExplanationModule, batch: object, index: int) -> torch.Tensor:
-        counted.append(stages.trainable_and_total(module))  # before a first forward pass gathers small parameters
+        counted.append(trainable_and_total(module))  # before a first forward pass gathers small parameters
         loss = step(module, batch, index)
         seen.append(float(loss.detach()))
         return loss

