@@ -180,7 +180,11 @@ def _leaderboard(cfg: EvaluateConfig, tree: dict[str, Any], systems: dict[str, A
     if out.suffix == ".html":
         from launch.report import leaderboard_page
 
-        text = leaderboard_page(tree, {name: seeds[0] for name, seeds in systems.items()})
+        # aligned, so that the place names a record also where a program gave it no id
+        shown = {
+            name: [row | {"record": place} for place, row in enumerate(seeds[0])] for name, seeds in systems.items()
+        }
+        text = leaderboard_page(tree, shown)
     elif out.suffix == ".json":
         text = json.dumps(tree, indent=1) + "\n"
     else:

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 from launch.leaderboard_text import mark
 from launch.report_folder import BACKBONE, FULL
 from launch.report_html import Html, join, table, tag, unseen
-from metrics.catalog import ALL, DRIVERS, Metric
+from metrics.catalog import ALL, DRIVERS, REWARDS, Metric
 from metrics.significance import SIGNIFICANT
 
 Scores = Mapping[str, Any]
@@ -71,14 +71,12 @@ def results(metrics: Mapping[str, Any]) -> Html:
     """The tables of all systems, and what could not be computed."""
     systems: Mapping[str, Scores] = metrics["systems"]
     parts = [_table(caption, keys, systems, metrics) for caption, keys in TABLES.items()]
-    parts.append(
-        _table(
-            "What drove the ratings (planted in this corpus)",
-            tuple(metric.key for metric in DRIVERS),
-            metrics.get("drivers") or systems,
-            metrics,
-        )
-    )
+    own_tables = {
+        "What drove the ratings (planted in this corpus)": (DRIVERS, metrics.get("drivers") or systems),
+        "Rewards on test, by the reward models before PPO": (REWARDS, metrics.get("rewards") or {}),
+    }
+    for caption, (columns, rows) in own_tables.items():
+        parts.append(_table(caption, tuple(metric.key for metric in columns), rows, metrics))
     compared = metrics.get("comparisons")
     marks = (
         f"Triangle: better (\N{BLACK UP-POINTING TRIANGLE}) or worse (\N{BLACK DOWN-POINTING TRIANGLE}) than "
@@ -174,12 +172,9 @@ def _is_number(value: Any) -> TypeGuard[float]:
 def definitions(metrics: Mapping[str, Any]) -> Html:
     """What the suite is, what each metric shown is, and how systems were compared."""
     systems = metrics["systems"].values()
-    shown = [
-        ALL[key]
-        for keys in (*TABLES.values(), tuple(metric.key for metric in DRIVERS))
-        for key in keys
-        if any(key in scores for scores in (*systems, *(metrics.get("drivers") or {}).values()))
-    ]
+    rows = [*systems, *(scores for part in ("drivers", "rewards") for scores in (metrics.get(part) or {}).values())]
+    keys = [key for own in TABLES.values() for key in own] + [metric.key for metric in (*DRIVERS, *REWARDS)]
+    shown = [ALL[key] for key in keys if any(key in scores for scores in rows)]
     signatures = {f"{key}: {text}" for scores in systems for key, text in scores.items() if key.endswith("_signature")}
     return join(
         [

@@ -12,7 +12,7 @@ from launch.knowledge import corpus_of_run
 from metrics.alignment import align
 from metrics.errors import InputError
 from metrics.predictions import read_predictions
-from metrics.suite import canonical
+from metrics.suite import canonical_places
 
 Predictions = list[dict[str, Any]]
 # Runs whose configs differ in these keys alone are seeds of one system.
@@ -29,8 +29,8 @@ def read_systems(entries: Sequence[str]) -> dict[str, list[Predictions]]:
         twice = next(entry for entry in entries if list(entries).count(entry) > 1)
         raise InputError(f"{twice} is given twice; give each run once.")
     read: dict[str, Predictions] = {entry: read_predictions(file) for entry, file in files.items()}
-    read[entries[0]] = canonical(read[entries[0]])
-    aligned = dict(zip(read, align(read), strict=True))
+    places = canonical_places(read[entries[0]])
+    aligned = {name: [rows[place] for place in places] for name, rows in zip(read, align(read), strict=True)}
     kinds: dict[Any, list[str]] = {}
     for entry, file in files.items():
         kinds.setdefault(_kind(file) or entry, []).append(entry)

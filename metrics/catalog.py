@@ -145,6 +145,10 @@ DRIVERS = (
         "Of the drivers that are named, the share that the text calls good or bad as the rating's truth does.",
     ),
 )
+REWARDS = (
+    Metric("ccr", "CCR", "higher", 3, "Concept-consistent reward of the explanations, by its model as trained."),
+    Metric("hqar", "HQAR", "higher", 3, "High-quality alignment reward, by the discriminator as it was before PPO."),
+)
 STANDARD = (
     Metric("sacrebleu", "sacreBLEU", "higher", 2, "Corpus BLEU-4 by sacreBLEU (see its signature)."),
     Metric("chrf", "chrF", "higher", 2, "Character n-gram F by sacreBLEU (see its signature)."),
@@ -168,7 +172,7 @@ STANDARD = (
 )
 ALL = {
     metric.key: metric
-    for group in (TEXT, DIVERSITY, CONCEPTS, EXPLOITS, RATINGS, SENTIMENT, DRIVERS, STANDARD)
+    for group in (TEXT, DIVERSITY, CONCEPTS, EXPLOITS, RATINGS, SENTIMENT, DRIVERS, REWARDS, STANDARD)
     for metric in group
 }
 # What tables show and paired tests compare unless asked for others.

@@ -123,6 +123,8 @@ class Jackknife:
     def variance(self) -> float:
         """The jackknife estimate of the variance of the metric over samples of N records."""
         n = len(self.without_N)
+        if np.ptp(self.without_N) <= 1e-12 * max(np.abs(self.without_N).max(), 1):
+            return 0.0  # equal but for rounding
         return float((n - 1) / n * np.square(self.without_N - self.without_N.mean()).sum())
 
     def interval(self) -> list[float] | None:

@@ -22,7 +22,16 @@ from metrics.predictions import read_predictions
 from metrics.table import format_table
 from metrics.text_counts import text_counts
 
-__all__ = ["ConceptKnowledge", "canonical", "evaluate", "figures", "format_table", "read_predictions", "resampled"]
+__all__ = [
+    "ConceptKnowledge",
+    "canonical",
+    "canonical_places",
+    "evaluate",
+    "figures",
+    "format_table",
+    "read_predictions",
+    "resampled",
+]
 
 Scores = dict[str, Any]
 
@@ -45,12 +54,20 @@ def counts_of(records: Sequence[dict[str, Any]]) -> np.ndarray:
 
 def canonical(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The predictions in an order that is a function of what they hold. Raises InputError where there are none."""
+    return [predictions[place] for place in canonical_places(predictions)]
+
+
+def canonical_places(predictions: Sequence[dict[str, Any]]) -> list[int]:
+    """Where in `predictions` the first, second, ... of the canonical order stand."""
     if not predictions:
         raise InputError("There are no predictions to evaluate; generate them first.")
     names: list[Any] = [record.get("record") for record in predictions]
+    keys: list[Any]
     if None not in names and len(set(names)) == len(names):
-        return [record for _, record in sorted(zip(map(_order, names), predictions, strict=True), key=lambda p: p[0])]
-    return sorted(predictions, key=lambda record: (record["explanation"], record["reference"], _rest(record)))
+        keys = [_order(name) for name in names]
+    else:
+        keys = [(record["explanation"], record["reference"], _rest(record)) for record in predictions]
+    return sorted(range(len(predictions)), key=keys.__getitem__)
 
 
 def _rest(record: dict[str, Any]) -> str:

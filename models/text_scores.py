@@ -29,7 +29,7 @@ def load(kind: str, name: str) -> tuple[Any, Any]:
         model = KINDS[kind].from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(f"{kind}={name}: cannot be read ({first}); give a Hugging Face folder or name.") from None
+        raise InputError(f"no {kind} can be read from {name} ({first}); give a Hugging Face folder or name.") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), tokenizer

@@ -92,6 +92,15 @@ def test_a_leaderboard_is_written_in_every_form(folder, capsys, kind):
         assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") > 0
 
 
+def test_texts_without_ids_stand_side_by_side(folder, capsys):
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text("".join(f"reference {n}\n{name} said {n}\n\n" for n in range(12)))
+    run(capsys, runs=["one.txt", "two.txt"], out="t.html")
+    card = (folder / "t.html").read_text().split("<article")[1]
+    assert "one said" in card
+    assert "two said" in card
+
+
 def test_two_files_are_compared_on_the_same_records(folder, capsys):
     text = run(capsys, predictions="strong_s1/predictions.jsonl", against="weak/predictions.jsonl")
     line = next(line for line in text.splitlines() if line.startswith("bleu_1") and "better" in line)

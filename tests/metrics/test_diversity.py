@@ -56,6 +56,12 @@ def test_values_without_a_record_are_those_of_the_other_records():
         assert jackknife.without_N == pytest.approx(others, abs=1e-9), name
 
 
+def test_there_is_no_interval_where_no_record_makes_a_difference():
+    found = by_name(["a b", "a b", "c", "c", "d", "d"] * 7)
+    assert found["usr"].variance() == found["usn"].variance() == 0
+    assert found["usr"].interval() is None
+
+
 @pytest.mark.parametrize("name", ["distinct_1", "distinct_2", "usr", "entr"])
 def test_the_jackknife_interval_covers_the_mean_over_samples_at_least_as_often_as_it_says(name):
     rng = np.random.default_rng(1)

@@ -114,7 +114,7 @@ def test_texts_that_are_too_long_are_counted(folders):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(InputError, match="encoder=.*: cannot be read"):
+    with pytest.raises(InputError, match="no encoder can be read from .*; give a Hugging Face folder"):
         load("encoder", str(tmp_path))
 
 
