@@ -45,13 +45,10 @@ class Sums:
 
 def means(columns: dict[str, np.ndarray], unit: str) -> Sums:
     """The family of the means of columns_U, each over the units that define it (are not NaN)."""
-    values_UK = np.stack(list(columns.values()), axis=1)
-    partial_K = np.isnan(values_UK).any(axis=0)  # the others all share one count
-    defined_UK = ~np.isnan(values_UK[:, partial_K])
-    summands_US = np.concatenate([np.nan_to_num(values_UK), np.ones((len(values_UK), 1)), defined_UK], axis=1)
-    count_K = np.full(len(columns), len(columns))  # where in the sums each metric's count stands
-    count_K[partial_K] += 1 + np.arange(partial_K.sum())
-    return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., : len(columns)] / sums_RS[..., count_K])
+    k, values_UK = len(columns), np.stack(list(columns.values()), axis=1)
+    # A count for each metric, whatever is defined here: units change places with those of a system that lacks others.
+    summands_US = np.concatenate([np.nan_to_num(values_UK), ~np.isnan(values_UK)], axis=1)
+    return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., :k] / sums_RS[..., k:])
 
 
 @dataclass(frozen=True)

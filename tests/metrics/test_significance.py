@@ -115,6 +115,14 @@ def test_exchanging_records_gives_the_metrics_of_the_exchanged_texts():
     assert a.exchanged(b, swap[None].astype(float))[0][0] == pytest.approx(expected.weighted(np.ones((1, 12)))[0])
 
 
+def test_records_change_places_where_each_system_leaves_other_ones_undefined():
+    ours, theirs = np.array([1.0, np.nan, 3.0, 4.0]), np.array([2.0, 5.0, 6.0, np.nan])
+    swap = np.array([[1.0, 0.0, 0.0, 1.0]])
+    a, b = (means({"m": values, "whole": np.arange(4.0)}, "record") for values in (ours, np.nan_to_num(theirs)))
+    assert a.exchanged(b, swap)[0][0].tolist() == pytest.approx([(2 + 3 + 0) / 3, 6 / 4])
+    assert a.exchanged(b, swap)[1][0].tolist() == pytest.approx([(1 + 5 + 6 + 4) / 4, 6 / 4])
+
+
 def test_exchanging_explanations_gives_the_div_of_the_exchanged_ones():
     rng = random.Random(0)
     ours, theirs = ([set(rng.choices(range(5), k=rng.randint(0, 3))) for _ in range(15)] for _ in range(2))
