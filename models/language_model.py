@@ -33,7 +33,7 @@ class NewModelConfig:
     layers: int = field(default=3, metadata={"help": "transformer blocks"})
     heads: int = field(default=4, metadata={"help": "attention heads"})
     vocabulary: int = field(default=4096, metadata={"help": "most entries of the tokenizer trained on the train split"})
-    dropout: float = field(default=0.1, metadata={"help": "dropout everywhere"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout everywhere"})
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
