@@ -45,7 +45,7 @@ def read(path: Path) -> list[tuple[str, str]]:
 
 
 def made_up(n: int, seed: int = 0) -> list[tuple[str, str]]:
-    """Pairs of about 15 words, 20,000 different ones with a long tail; every other five words of a reference are kept."""
+    """Pairs of about 15 of 20,000 words with a long tail; every other five words of a reference are kept."""
     rng = random.Random(seed)
     words = [f"w{i}" for i in range(20_000)]
     draws = [min(int(rng.expovariate(1 / 700)), 19_999) for _ in range(1 << 20)]
