@@ -6,6 +6,7 @@ only come again is not tried again and again by `torchrun --max-restarts` or by 
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from callbacks.durable import write_durably
 from callbacks.guards import NonFiniteError
 from callbacks.requests import REQUEUE_CODE, restarted
 from metrics.errors import InputError
+
+log = logging.getLogger("llm2er")
 
 # A rank that lost another one says so in these words; the cause is told by the other rank.
 ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "connectFullMesh failed")
@@ -58,4 +61,7 @@ def remember_failure(run_dir: Path, where: str, error: Exception) -> None:
         last = json.loads(path.read_text())
         times += last["times"] if (last["where"], last["error"]) == (where, told) else 0
     certain = isinstance(error, InputError | NonFiniteError)
-    write_durably(path, json.dumps({"where": where, "error": told, "times": times, "certain": certain}) + "\n")
+    try:
+        write_durably(path, json.dumps({"where": where, "error": told, "times": times, "certain": certain}) + "\n")
+    except OSError as refused:  # a disk that is full may be what went wrong: that is what must be told
+        log.warning("%s could not be written (%s): a restart will not know of this failure", path, refused.strerror)

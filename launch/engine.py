@@ -140,7 +140,7 @@ def use_cpu(hardware: HardwareConfig) -> bool:
 
 
 def start(hardware: HardwareConfig) -> None:
-    """Joins the process group and sets what must be set before any network exists."""
+    """Joins the process group, once a process, and sets what must be set before any network exists."""
     if hardware.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("hardware.accelerator=gpu, but torch sees no CUDA device; use hardware.accelerator=cpu")
     cpu = use_cpu(hardware)
@@ -151,7 +151,7 @@ def start(hardware: HardwareConfig) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Deterministic mode would also fill every new tensor; with DeepSpeed's large buckets that is most of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if not cpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         _no_compilation()

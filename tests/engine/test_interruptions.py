@@ -146,10 +146,8 @@ def test_a_converted_checkpoint_goes_on_with_another_number_of_ranks(
     scenario: Callable[[str], dict],
 ) -> None:
     seen = scenario("other_ranks")
+    assert "was saved by 2 ranks, this run has 1; convert it: python launch/train.py" in seen["refused"]
     for ranks in ("1", "4"):
-        assert (
-            f"was saved by 2 ranks, this run has {ranks}; convert it: python launch/train.py" in seen[ranks]["refused"]
-        )
         assert set(seen[ranks]["codes"]) == {0}, seen[ranks]["printed"]
         assert seen[ranks]["batches"] == 14
         assert seen[ranks]["largest_gap"] < 1e-5
