@@ -208,16 +208,16 @@ def uneven_generation(run: Run, patch: pytest.MonkeyPatch) -> dict:
     with torch.no_grad():
         prompt_BPW = reference.explainer.eval().embed_prompt(*parts)
     limit, end, fill = run.config.prompt.max_new_tokens, tokenizer.eos_token_id, tokenizer.pad_token_id
-    ids_BT, _ = generation.generate(reference.explainer.lm, prompt_BPW, batch.prompt_mask_BP, end, fill, limit, None)
-    decoded = tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
+    made = generation.generate(reference.explainer.lm, prompt_BPW, batch.prompt_mask_BP, end, fill, limit, None)
+    decoded = tokenizer.batch_decode(made.response_BT, skip_special_tokens=True)
     texts_unsharded = {str(r): " ".join(t.split()) for r, t in zip(records.tolist(), decoded, strict=True)}
     texts = {str(r): t for r, t in run.generate(export, records, "explanation").items()}
     steps = []
 
-    def scripted(logits_BV: torch.Tensor, uniform_B: torch.Tensor | None) -> torch.Tensor:
+    def scripted(logits_BV: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
         steps.append(1)
         stop = world()[0] == 0 and len(steps) == 3
-        return torch.full((len(logits_BV),), end if stop else 7)
+        return torch.full((len(logits_BV),), end if stop else 7), torch.zeros(len(logits_BV))
 
     patch.setattr(generation, "choose", scripted)
     run.generate(export, records, "explanation")
