@@ -56,10 +56,9 @@ REMEDIES: dict[str, tuple[str, str, str, str]] = {
     ),
     "networks are built before they are sharded": (
         "launch/stages.py",
-        "    explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n    module = Expl",
+        "    explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n    check",
         "    import deepspeed\n\n    with deepspeed.zero.Init(enabled=config.zero.stage == 3):\n"
-        "        explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n"
-        "    module = Expl",
+        "        explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n    check",
         TRAPS + "test_a_fresh_model_under_zero_3_has_the_loss_of_chance",
     ),
     "dropout stays off in PPO": (
@@ -81,7 +80,7 @@ REMEDIES: dict[str, tuple[str, str, str, str]] = {
         TRAPS + "test_rollouts_are_on_policy",
     ),
     "the reference is an adapter of its own": (
-        "lightning_modules/ppo/module.py",
+        "lightning_modules/ppo/reference.py",
         '        layer._active_adapter = ["reference"]',
         "        layer._disable_adapters = True",
         TRAPS + "test_adapter_policy_starts_at_its_reference",
