@@ -56,7 +56,7 @@ def made_up(n: int, seed: int = 0) -> list[tuple[str, str]]:
         other = [words[draws[(at + 7919 * (i + 1)) % len(draws)]] for i in range(size)]
         pairs.append(
             (
-                " ".join(a if (at + i) % 2 else b for i, (a, b) in enumerate(zip(reference, other, strict=True))),
+                " ".join(a if (at + i) // 5 % 2 else b for i, (a, b) in enumerate(zip(reference, other, strict=True))),
                 " ".join(reference),
             )
         )

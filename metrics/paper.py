@@ -52,10 +52,11 @@ def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, c
 def _record_family(data: Data, columns: Columns) -> Sums:
     """Corpus BLEU and the means of `columns`: all that follows from weighted sums over records."""
     orders, mean = range(1, MAX_ORDER + 1), means(columns, "record")
+    mean_of = mean.finish  # `finish` outlives this function and must not keep the summands of `mean`
     roots = [place for place, name in enumerate(columns) if name.startswith("rmse")]
 
     def finish(sums_RS: np.ndarray) -> np.ndarray:
-        means_RK = mean.finish(sums_RS[..., STATISTICS:])
+        means_RK = mean_of(sums_RS[..., STATISTICS:])
         means_RK[..., roots] = np.sqrt(means_RK[..., roots])
         bleu_RK = [corpus_bleu(sums_RS[..., :STATISTICS], order)[..., None] for order in orders]
         return np.concatenate([*bleu_RK, means_RK], axis=-1)
