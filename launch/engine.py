@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
 
+from launch.meeting import meet
 from metrics.errors import InputError
 
 if not torch.cuda.is_available():
@@ -158,10 +159,9 @@ def start(hardware: HardwareConfig) -> None:
         # A little more than the watchdog's, which says where a rank hangs; a time-out of a collective does not.
         limit = timedelta(seconds=hardware.hang_timeout + 60) if hardware.hang_timeout else timedelta(days=7)
         backend = "gloo" if cpu else "nccl"
-        # torchrun keeps its store when it restarts ranks: without a prefix they would look for those that have died.
         store, rank, ranks = next(dist.rendezvous("env://", timeout=limit))
-        store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=limit)
+        met = meet(store, rank, ranks, limit)
+        dist.init_process_group(backend, store=met, rank=rank, world_size=ranks, timeout=limit)
         deepspeed.init_distributed(dist_backend=backend, timeout=limit, verbose=False)
 
 

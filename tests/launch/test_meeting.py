@@ -1,0 +1,56 @@
+"""Ranks that start again on the store of an earlier start."""
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from torch.distributed import HashStore
+
+from launch.meeting import meet
+
+
+def start(store, delays, limit=10.0):
+    """What each rank of a start can read of the others after meeting; ranks come after `delays` seconds."""
+    seen, failed = {}, []
+
+    def rank(number, delay):
+        time.sleep(delay)
+        try:
+            met = meet(store, number, len(delays), timedelta(seconds=limit))
+        except RuntimeError as error:
+            failed.append(str(error))
+            return
+        met.set(f"address/{number}", f"{delay}")
+        met.wait([f"address/{other}" for other in range(len(delays))], timedelta(seconds=5))
+        seen[number] = [met.get(f"address/{other}").decode() for other in range(len(delays))]
+
+    threads = [threading.Thread(target=rank, args=pair) for pair in enumerate(delays)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seen, failed
+
+
+def test_ranks_of_a_restart_read_each_other_and_not_the_dead():
+    store = HashStore()
+    assert start(store, [0.0, 0.1, 0.2]) == ({rank: ["0.0", "0.1", "0.2"] for rank in range(3)}, [])
+    # The last rank comes late: rank 0 finds the name that its dead predecessor left.
+    assert start(store, [0.3, 0.0, 0.6]) == ({rank: ["0.3", "0.0", "0.6"] for rank in range(3)}, [])
+    assert start(store, [0.2, 0.4, 0.1]) == ({rank: ["0.2", "0.4", "0.1"] for rank in range(3)}, [])
+
+
+def test_a_rank_that_does_not_come_is_named():
+    _, failed = start(HashStore(), [0.0, 1.0], limit=0.3)
+    assert failed[0].startswith("ranks 1 did not start in time")
+
+
+def test_rank_0_that_does_not_come_is_told_by_the_others():
+    store = HashStore()
+    with pytest.raises(RuntimeError, match="rank 0 did not answer rank 1 in time"):
+        meet(store, 1, 2, timedelta(seconds=0.2))
+
+
+def test_one_rank_waits_for_nobody():
+    meet(HashStore(), 0, 1, timedelta(seconds=0.1)).set("a", "b")
