@@ -26,7 +26,7 @@ from callbacks.requests import REQUEUE_CODE, Interrupted, Requests
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
 from launch.schema import TrainConfig
-from lightning_modules.collectives import world
+from lightning_modules.collectives import part, world
 
 log = logging.getLogger("llm2er")
 
@@ -78,6 +78,7 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
         run_stages(run)
     finally:
         run.folder.lock.release()
+    part()
 
 
 def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
