@@ -169,11 +169,15 @@ class Plan:
         self._staged: set[str] = set()
         self._due = 0.0 if self.save else time.monotonic() + self.delay
 
+    def begin(self, checkpoints: Path) -> None:
+        """Before the start: saves that an earlier one left cut off are none of this one's."""
+        self._left = {path.name for path in checkpoints.glob("*.partial")}
+
     def strikes(self, checkpoints: Path, log: Path) -> bool:
         """Whether the moment has come."""
         if self.save and not self._due:
             self._staged |= {path.name for path in checkpoints.glob("*.partial") if "removed" not in path.name}
-            if len(self._staged) >= self.save:
+            if len(self._staged - self._left) >= self.save:
                 self._due = time.monotonic() + self.delay
         return bool(self._due) and time.monotonic() >= self._due and log.exists() and log.stat().st_size > 0
 
@@ -183,6 +187,8 @@ class Plan:
 
 def attempt(stage: str, run_dir: Path, arguments: list[str], log: Path, plan: Plan | None) -> str:
     """One start; returns finished, killed, or failed (which never should be)."""
+    if plan:
+        plan.begin(run_dir / stage / "checkpoints")
     pids, ended = start(stage, arguments, log), {}
     while running := alive(pids, ended):
         if len(running) < RANKS and any(ended.values()):
