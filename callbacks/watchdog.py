@@ -51,7 +51,7 @@ class Watchdog(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The next batch is fetched; in PPO that is a rollout."""
-        self._mark(trainer, "fetching the first batch of an epoch")
+        self._mark(trainer, "the first batch of an epoch, or the checkpoint before it")
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
         """A training step."""
@@ -61,7 +61,7 @@ class Watchdog(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: object, index: int
     ) -> None:
         """What comes between two training steps."""
-        self._mark(trainer, "after a training step")
+        self._mark(trainer, "after a training step: the next batch, or a checkpoint")
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int, loader: int = 0

@@ -144,8 +144,10 @@ class Run:
             **options,
         )
         self.announce(stage, module, reads)
-        trainer.fit(module, datamodule=data, ckpt_path=str(resumed[0]) if resumed else None)
-        self.close(trainer)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=str(resumed[0]) if resumed else None)
+        finally:
+            self.close(trainer)  # W&B writes what it has only now
 
     def fit(
         self,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import transformers
 
+from callbacks.guards import NonFiniteError
 from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
@@ -61,6 +62,10 @@ def main(config: TrainConfig) -> None:
     except LockLostError as lost:  # the folder is another's: not a word is left in it
         log.error("%s", lost)
         raise SystemExit(1) from lost
+    except NonFiniteError as error:
+        remember_failure(run_dir, requests.place, error)
+        log.error("%s", error)
+        raise SystemExit(1) from error
     except Exception as error:
         remember_failure(run_dir, requests.place, error)
         raise
