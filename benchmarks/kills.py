@@ -23,6 +23,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,15 +98,25 @@ class LossLog(pl.Callback):
 
 
 def rank_main(
-    rank: int, ranks: int, port: int, launch: str, stage: str, arguments: list[str], log: Path, also: list
+    rank: int,
+    ranks: int,
+    port: int,
+    launch: str,
+    stage: str,
+    arguments: list[str],
+    log: Path,
+    also: list,
+    move: Callable[[int], None] | None,
 ) -> None:
-    """What one rank does from fork to end; `also`: callbacks that disturb it."""
+    """What one rank does from fork to end; `also`: callbacks that disturb it; `move(rank)` takes it elsewhere first."""
     os.setpgid(0, 0)
     os.environ |= {
         **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"},
         "TORCHELASTIC_RUN_ID": launch,
     }
+    if move:
+        move(rank)
     output = os.open(log.with_suffix(f".rank{rank}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -120,7 +131,14 @@ def rank_main(
     command(train.main, TrainConfig, train.__doc__)
 
 
-def start(stage: str, arguments: list[str], log: Path, ranks: int = RANKS, also: list | None = None) -> list[int]:
+def start(
+    stage: str,
+    arguments: list[str],
+    log: Path,
+    ranks: int = RANKS,
+    also: list | None = None,
+    move: Callable[[int], None] | None = None,
+) -> list[int]:
     """Forks the ranks of one attempt."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -132,7 +150,7 @@ def start(stage: str, arguments: list[str], log: Path, ranks: int = RANKS, also:
             continue
         code = 1
         try:
-            rank_main(rank, ranks, port, launch, stage, arguments, log, also or [])
+            rank_main(rank, ranks, port, launch, stage, arguments, log, also or [], move)
             code = 0
         except SystemExit as leave:
             code = int(leave.code or 0)
@@ -169,11 +187,15 @@ class Plan:
         self._staged: set[str] = set()
         self._due = 0.0 if self.save else time.monotonic() + self.delay
 
+    def begin(self, checkpoints: Path) -> None:
+        """Before the start: saves that an earlier one left cut off are none of this one's."""
+        self._left = {path.name for path in checkpoints.glob("*.partial")}
+
     def strikes(self, checkpoints: Path, log: Path) -> bool:
         """Whether the moment has come."""
         if self.save and not self._due:
             self._staged |= {path.name for path in checkpoints.glob("*.partial") if "removed" not in path.name}
-            if len(self._staged) >= self.save:
+            if len(self._staged - self._left) >= self.save:
                 self._due = time.monotonic() + self.delay
         return bool(self._due) and time.monotonic() >= self._due and log.exists() and log.stat().st_size > 0
 
@@ -183,6 +205,8 @@ class Plan:
 
 def attempt(stage: str, run_dir: Path, arguments: list[str], log: Path, plan: Plan | None) -> str:
     """One start; returns finished, killed, or failed (which never should be)."""
+    if plan:
+        plan.begin(run_dir / stage / "checkpoints")
     pids, ended = start(stage, arguments, log), {}
     while running := alive(pids, ended):
         if len(running) < RANKS and any(ended.values()):

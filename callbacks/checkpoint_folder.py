@@ -2,7 +2,7 @@
 
 checkpoints/step-000120/manifest.json   what it is, and bytes and SHA-256 of every other file; written last
 checkpoints/step-000120/...             shards, random states, the best product so far
-checkpoints/step-000140.partial/        a save that was cut off
+checkpoints/step-000140.1f2e3d4c.partial/   a save that was cut off
 """
 
 import hashlib
@@ -149,9 +149,14 @@ def inspect(path: Path) -> Manifest:
     return manifest
 
 
+def final_name(partial: Path) -> str:
+    """What a staging folder will be called when it is whole."""
+    return partial.name.partition(".")[0]
+
+
 def publish(partial: Path) -> Path:
     """Renames a save that is complete to its final name."""
-    final = partial.with_name(partial.name.removesuffix(PARTIAL))
+    final = partial.with_name(final_name(partial))
     if final.exists():  # one of the same step that was rejected
         _remove(final)
     partial.rename(final)

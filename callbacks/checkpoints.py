@@ -1,7 +1,8 @@
 """Saves the whole state of a stage so that a run killed at any instant goes on with the same losses.
 
-A save writes to `step-N.partial`, waits for all ranks, writes sizes and checksums to a manifest, and renames: a folder
-named `step-N` is whole, or the disk is lying. Older ones are removed after the rename.
+A save writes to `step-N.COPY.partial`, waits for all ranks, writes sizes and checksums to a manifest, and renames: a
+folder named `step-N` is whole, or the disk is lying. Older ones are removed after the rename. COPY tells apart two
+copies of a job: one that a network cut had stopped never writes among the other's files when it wakes up.
 """
 
 import logging
@@ -22,6 +23,7 @@ from callbacks.checkpoint_folder import (
     damaged,
     digest,
     files_of,
+    final_name,
     prune,
     publish,
     read_manifest,
@@ -30,9 +32,10 @@ from callbacks.checkpoint_folder import (
 from callbacks.durable import link_tree, sync, sync_tree
 from callbacks.export_best import ExportBest
 from callbacks.random_state import read_random_state, write_random_state
-from callbacks.requests import Interrupted, LockLostError, Requests, Wish
+from callbacks.requests import Interrupted, LockLostError, Requests, Wish, stop_if_taken
 from datamodules.batches import PlanSampler
 from lightning_modules.collectives import barrier, gather_objects, world
+from lightning_modules.saved_state import lacking
 from metrics.errors import InputError
 
 log = logging.getLogger("llm2er")
@@ -71,6 +74,7 @@ class Place:
     config: dict[str, Any]
     versions: dict[str, str]
     wandb_id: str
+    copy: str  # a word that tells this start of the run from all others, the same on every rank
     taken_by: Callable[[], str]  # on rank 0: who has taken the run folder over, or ""
 
 
@@ -181,16 +185,16 @@ class Checkpoints(Checkpoint):
         if step == self._saved_step:
             return self.place.folder / step_name(step)
         began, self._tried_step = time.monotonic(), step
-        stop_if_taken(self.place.taken_by)
+        partial = self.place.folder / f"{step_name(step)}.{self.place.copy}{PARTIAL}"
+        self._stop_if_taken(partial)
         for logger in trainer.loggers:
             logger.save()
-        partial = self.place.folder / (step_name(step) + PARTIAL)
         told = self._write(trainer, partial)
+        self._stop_if_taken(partial)
         if told:
             self._refused(told, partial)
             return None
         path = None
-        stop_if_taken(self.place.taken_by)
         if world()[0] == 0:
             path = publish(partial)
             prune(self.place.folder, self.config.keep, self.config.keep_best)
@@ -198,6 +202,15 @@ class Checkpoints(Checkpoint):
         self._saved_step, self._saved_at = step, time.monotonic()
         self.stall, self.count = self.stall + self._saved_at - began, self.count + 1
         return path or self.place.folder / step_name(step)
+
+    def _stop_if_taken(self, partial: Path) -> None:
+        """Nothing but our own staging folder may be touched when another copy owns the run folder."""
+        try:
+            stop_if_taken(self.place.taken_by)
+        except LockLostError:
+            if world()[0] == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     def _write(self, trainer: pl.Trainer, partial: Path) -> str:
         """Fills the staging folder on all ranks; returns what went wrong on any of them."""
@@ -251,7 +264,7 @@ class Checkpoints(Checkpoint):
         if world()[0] == 0:
             shutil.rmtree(partial, ignore_errors=True)
         self._saved_at = time.monotonic()
-        message = f"{partial.name.removesuffix(PARTIAL)} could not be saved in {partial.parent}: {told}"
+        message = f"{final_name(partial)} could not be saved in {partial.parent}: {told}"
         if self.config.on_failure == "stop":
             raise InputError(f"{message}; free some space and run the same command again, which goes on")
         log.warning("%s; the run goes on, older checkpoints stand, the next is tried when it is due", message)
@@ -259,8 +272,12 @@ class Checkpoints(Checkpoint):
     # ---- what Lightning forgets
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds whether training was over: without it a run that had stopped early would train one more epoch."""
+        """Adds whether training was over: without it a run that had stopped early would train one more epoch.
+
+        And the figures of the step that is being saved: Lightning logs them after it, in this start alone.
+        """
         checkpoint["over"] = bool(trainer.should_stop)
+        checkpoint["unlogged"] = _unlogged(trainer)
         # Between two epochs Lightning has counted the next one as begun, and would skip its batches at a restart.
         for part in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
             if part["started"] == part["processed"]:
@@ -268,19 +285,16 @@ class Checkpoints(Checkpoint):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that lacks the state of any part; Lightning would go on with that part's defaults."""
-        with_state = {callback.state_key for callback in trainer.callbacks if callback.state_dict()}
-        absent = {"over", "loops", "lr_schedulers", "callbacks"} - checkpoint.keys()
-        absent |= with_state - checkpoint.get("callbacks", {}).keys()
+        with_state = {callback.state_key: state for callback in trainer.callbacks if (state := callback.state_dict())}
+        absent = sorted({"over", "unlogged", "loops", "lr_schedulers"} - checkpoint.keys())
+        absent += lacking(with_state, checkpoint.get("callbacks"), "callbacks")
         if absent:
             where = self.resumed[0] if self.resumed else self.place.folder
-            raise InputError(f"{where}: lacks the state of {', '.join(sorted(absent))}; resume from another checkpoint")
+            raise InputError(f"{where}: lacks the state of {', '.join(absent)}; resume from another checkpoint")
         trainer.should_stop = checkpoint["over"]
-
-
-def stop_if_taken(taken_by: Callable[[], str]) -> None:
-    """Ends this copy of a job on all ranks when another one owns the run folder; collective."""
-    if owner := gather_objects(taken_by() if world()[0] == 0 else "")[0]:
-        raise LockLostError(owner)
+        if figures := checkpoint["unlogged"]:
+            for logger in trainer.loggers:
+                logger.log_metrics(figures["metrics"], figures["step"])
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
@@ -289,6 +303,15 @@ def _position(trainer: pl.Trainer) -> tuple[int, int]:
     if trainer.fit_loop.epoch_progress.current.started == trainer.fit_loop.epoch_progress.current.processed:
         return trainer.current_epoch, 0
     return trainer.current_epoch, progress.current.processed
+
+
+def _unlogged(trainer: pl.Trainer) -> dict[str, Any]:
+    """The row of curves of a step whose last micro-batch has just ended; {} between epochs, where all are written."""
+    loop = trainer.fit_loop.epoch_loop
+    if _position(trainer)[1] == 0 or loop.batch_progress.current.completed == loop.batch_progress.current.processed:
+        return {}
+    metrics = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
+    return {"step": loop._batches_that_stepped, "metrics": metrics | {"epoch": trainer.current_epoch}}
 
 
 def _seek(trainer: pl.Trainer, epoch: int, micro_step: int) -> None:

@@ -1,6 +1,7 @@
 """Watches the PPO policy on held-out prompts and keeps the best one."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ class HeldOutEvaluation(pl.Callback):
         every: int,
         weights: dict[str, float],
         max_distinct_2_drop: float,
+        taken_by: Callable[[], str],
     ) -> None:
         self.folder, self.knowledge, self.every, self.weights = folder, knowledge, every, weights
         self.user_R, self.item_R = corpus_rows
-        self.max_drop = max_distinct_2_drop
+        self.max_drop, self.taken_by = max_distinct_2_drop, taken_by
         self.matcher = PhraseMatcher(knowledge.concepts)
         self.history: list[dict[str, float]] = []
         self.kept: dict[str, float] = {"score": float("-inf")}
@@ -87,6 +89,6 @@ class HeldOutEvaluation(pl.Callback):
         kept = diverse and none_fell and figures["score"] > self.kept["score"]
         if kept:
             self.kept = figures | {"iteration": iteration}
-            export(module, self.folder)
+            export(module, self.folder, self.taken_by)
         shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("ccr", "hqar", "cmr", "distinct_2", "score"))
         log.info("held-out after iteration %d: %s%s", iteration, shown, "  (kept)" if kept else "")

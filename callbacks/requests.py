@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -10,7 +11,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from lightning_modules.collectives import world
+from lightning_modules.collectives import gather_objects, world
 
 log = logging.getLogger("llm2er")
 
@@ -97,6 +98,12 @@ class LockLostError(RuntimeError):
 
     def __init__(self, owner: str) -> None:
         super().__init__(f"{owner} has taken over the run folder; this copy stops and writes nothing more")
+
+
+def stop_if_taken(taken_by: Callable[[], str]) -> None:
+    """Ends this copy of a job on all ranks when another one owns the run folder; collective."""
+    if owner := gather_objects(taken_by() if world()[0] == 0 else "")[0]:
+        raise LockLostError(owner)
 
 
 def restarted() -> bool:

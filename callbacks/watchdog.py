@@ -19,7 +19,7 @@ GRACE = 5.0  # seconds between the first rank's report and its end, in which the
 
 
 class Watchdog(pl.Callback):
-    """Watches one rank while it trains: no batch for `limit` seconds and the process ends with its stacks.
+    """Watches one rank while it trains or explains: no batch for `limit` seconds and the process ends with its stacks.
 
     When one rank hangs the others wait for it in a collective, so all of them report within a step's time. The report
     goes to stderr and to `hang-rank-00000.txt` in the stage's folder. A rank that hangs holding Python's global lock
@@ -37,14 +37,21 @@ class Watchdog(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begins to watch."""
-        self._mark(trainer, "start of training")
+        self._begin(trainer, "start of training")
+
+    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Begins to watch."""
+        self._begin(trainer, "start of generation")
+
+    def _begin(self, trainer: pl.Trainer, phase: str) -> None:
+        self._mark(trainer, phase)
         if self.limit > 0:
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The next batch is fetched; in PPO that is a rollout."""
-        self._mark(trainer, "fetching the first batch of an epoch")
+        self._mark(trainer, "the first batch of an epoch, or the checkpoint before it")
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
         """A training step."""
@@ -54,13 +61,19 @@ class Watchdog(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: object, index: int
     ) -> None:
         """What comes between two training steps."""
-        self._mark(trainer, "after a training step")
+        self._mark(trainer, "after a training step: the next batch, or a checkpoint")
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int, loader: int = 0
     ) -> None:
         """A validation step."""
         self._mark(trainer, "validation step")
+
+    def on_predict_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int, loader: int = 0
+    ) -> None:
+        """Explanations of a batch of records."""
+        self._mark(trainer, "generation")
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Exports and samples."""

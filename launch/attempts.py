@@ -13,6 +13,7 @@ from pathlib import Path
 from callbacks.durable import write_durably
 from callbacks.guards import NonFiniteError
 from callbacks.requests import REQUEUE_CODE, restarted
+from launch.run_lock import InUseError
 from metrics.errors import InputError
 
 log = logging.getLogger("llm2er")
@@ -52,9 +53,13 @@ def ask_for_requeue(run_dir: Path, why: str) -> None:
 
 
 def remember_failure(run_dir: Path, where: str, error: Exception) -> None:
-    """Writes `failed.json`; of ranks that fail together those that only lost the others keep silent."""
+    """Writes `failed.json`; of ranks that fail together those that only lost the others keep silent.
+
+    A job that found the run folder in use leaves nothing in it: the one that owns it would read that at its restart.
+    """
     told = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-    if any(words in str(error) for words in ECHOES) or not run_dir.is_dir():
+    echo = any(words in str(error) for words in ECHOES)
+    if echo or isinstance(error, InUseError) or not run_dir.is_dir():
         return
     path, times = run_dir / "failed.json", 1
     if path.is_file():

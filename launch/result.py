@@ -38,6 +38,7 @@ def result(run: Run) -> None:
     texts = {BACKBONE: backbone}
     if run.folder.done("ppo"):
         texts[FULL] = run.generate(run.folder.export("ppo"), test, "ppo")
+    run.stop_if_taken()
     if world()[0] == 0:
         evidence = run.evidence("result")
         texts[FREQUENT] = frequent_sentences(run.corpus, test)

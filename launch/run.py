@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from callbacks.checkpoints import Checkpoints, Place
 from callbacks.export_best import ExportBest
 from callbacks.guards import StopOnNonFinite
-from callbacks.requests import Interrupted, Requests
+from callbacks.requests import Interrupted, Requests, stop_if_taken
 from callbacks.samples import SampleTable
 from callbacks.throughput import Throughput
 from callbacks.watchdog import Watchdog
@@ -129,6 +129,7 @@ class Run:
             config=self.folder.state_config(stage),
             versions=self.folder.versions,
             wandb_id=self.wandb_id(stage) if config.logger == "wandb" else "",
+            copy=gather_objects(self.folder.lock.token)[0][:8],
             taken_by=self.folder.lock.taken_by,
         )
         checkpoints = Checkpoints(config.checkpoint, place, self.requests, resumed, whole_epochs=stage == "ppo")
@@ -143,8 +144,10 @@ class Run:
             **options,
         )
         self.announce(stage, module, reads)
-        trainer.fit(module, datamodule=data, ckpt_path=str(resumed[0]) if resumed else None)
-        self.close(trainer)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=str(resumed[0]) if resumed else None)
+        finally:
+            self.close(trainer)  # W&B writes what it has only now
 
     def fit(
         self,
@@ -158,7 +161,7 @@ class Run:
         """Fits with early stopping, keeps the best export, returns the best monitored value."""
         fit: FitConfig = getattr(self.config, stage).fit
         data.workers = self.config.data.workers
-        best = ExportBest(monitor, mode, self.folder.export(stage))
+        best = ExportBest(monitor, mode, self.folder.export(stage), self.folder.lock.taken_by)
         callbacks = [
             StopOnNonFinite(self.config.loss_spike),
             Throughput(stage, fit.batch_size / fit.accumulate),
@@ -187,6 +190,10 @@ class Run:
         if wish.stop:
             raise Interrupted(f"{after}; stopped by {wish.reason}; the same command goes on", wish.requeue)
 
+    def stop_if_taken(self) -> None:
+        """Before a product is written: ends this copy of the job if another one owns the run folder; collective."""
+        stop_if_taken(self.folder.lock.taken_by)
+
     def announce(self, stage: str, module: pl.LightningModule, reads: str) -> None:
         """Says what a stage is about to do, and from what."""
         (learning, total), config = trainable_and_total(module), self.config
@@ -209,7 +216,9 @@ class Run:
         tokenizer = load_tokenizer(str(explainer_folder / "lm"))
         module = ExplanationModule(self.config.explanation, load_explainer(explainer_folder), tokenizer)
         module.max_new_tokens, module.sample_seed = self.config.prompt.max_new_tokens, sample_seed
-        trainer = make_trainer(self.config.zero, self.config.hardware, self.folder.stage(stage), False, [])
+        folder, hardware = self.folder.stage(stage), self.config.hardware
+        watchdog = Watchdog(stage, hardware.hang_timeout, folder)
+        trainer = make_trainer(self.config.zero, hardware, folder, False, [watchdog])
         log.info("explaining %d records with %s", len(records), explainer_folder)
         data = PromptData(self.builder(stage, tokenizer), records, self.config.result.batch_size)
         batches = trainer.predict(module, datamodule=data)

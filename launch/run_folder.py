@@ -14,7 +14,7 @@ import yaml
 
 from callbacks.durable import sync_tree, write_durably
 from launch.config import flatten
-from launch.run_lock import RunLock
+from launch.run_lock import InUseError, RunLock
 from launch.schema import TrainConfig
 from lightning_modules.collectives import barrier, gather_objects, world
 from metrics.errors import InputError
@@ -49,17 +49,18 @@ class RunFolder:
 
     def open(self) -> None:
         """Creates the folder and takes its lock (rank 0); every rank learns if that failed."""
-        told = ""
+        refused: InputError | None = None
         if world()[0] == 0:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self.lock.acquire(log.warning)
             except InputError as error:
-                told = str(error)
+                refused = error
             except OSError as error:
-                told = f"run_dir={self.path}: cannot be created ({error.strerror}); choose another"
-        if told := gather_objects(told)[0]:
-            raise InputError(told)
+                refused = InputError(f"run_dir={self.path}: cannot be created ({error.strerror}); choose another")
+        in_use, told = gather_objects((isinstance(refused, InUseError), str(refused or "")))[0]
+        if told:
+            raise InUseError(told) if in_use else InputError(told)
 
     def record(self) -> None:
         """Writes what was asked, by what and with what (rank 0); only once it is known to fit what is finished."""

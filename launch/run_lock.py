@@ -23,6 +23,10 @@ BEAT = 5.0  # seconds between signs of life
 SILENCE = 30.0  # seconds without one, after which an owner on another machine counts as dead
 
 
+class InUseError(InputError):
+    """The run folder belongs to another job that lives; nothing may be left in it."""
+
+
 class RunLock:
     """The lock of a run folder, held by rank 0."""
 
@@ -32,8 +36,13 @@ class RunLock:
         self._thread: threading.Thread | None = None
 
     def acquire(self, say: Callable[[str], None]) -> None:
-        """Takes the lock, or raises `InputError` that names who holds it."""
+        """Takes the lock, or raises `InUseError` that names who holds it."""
         owner = self._owner()
+        if owner is not None and _later_start(owner):
+            raise InUseError(
+                f"run_dir={self.run_dir} was taken over by {describe(owner)}, a later start of this job; "
+                "this copy stops and writes nothing"
+            )
         if owner is not None and not self._may_replace(owner):
             say(f"{self.run_dir} belongs to {describe(owner)}; waiting {SILENCE:.0f} s for a sign of life")
             self._wait_for_life(owner)
@@ -51,6 +60,7 @@ class RunLock:
             "pid": os.getpid(),
             "born": _born(os.getpid()),
             "job": os.environ.get("SLURM_JOB_ID", ""),
+            "start": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
             "launch": os.environ.get("TORCHELASTIC_RUN_ID", ""),
         }
 
@@ -80,7 +90,7 @@ class RunLock:
             if seen is None:
                 return
             if local or seen["token"] != owner["token"] or self._beat_of(seen) != before:
-                raise InputError(
+                raise InUseError(
                     f"run_dir={self.run_dir} is in use by {describe(seen)}; stop that job (touch "
                     f"{self.run_dir / 'STOP'}), wait for it, or choose another run_dir"
                 )
@@ -139,6 +149,12 @@ def describe(owner: dict | None) -> str:
         return "somebody who removed lock.json"
     job = f"job {owner['job']}, " if owner.get("job") else ""
     return f"{job}process {owner.get('pid')} on {owner.get('host')}"
+
+
+def _later_start(owner: dict) -> bool:
+    """Whether a lock belongs to a later start of our own SLURM job: we are what a network cut left behind."""
+    job, start = os.environ.get("SLURM_JOB_ID", ""), int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    return job != "" and owner.get("job") == job and owner.get("start", 0) > start
 
 
 def _born(pid: int) -> str:

@@ -78,5 +78,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.stage not in ("all", *STAGES):
             raise InputError(f"stage={self.stage}: use all, {', '.join(STAGES)}")
+        if self.loss_spike != 0 and self.loss_spike <= 1:
+            raise InputError(f"loss_spike={self.loss_spike:g}: give 0 (never stop) or a number above 1, such as 10")
         if self.logger not in ("csv", "wandb", "none"):
             raise InputError(f"logger={self.logger}: use csv, wandb or none")

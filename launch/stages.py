@@ -56,6 +56,7 @@ def rating(run: Run) -> dict:
     model = load_rating_model(export, run.graph)
     fold_R = fold_of_records(run.corpus, config.graph, config.seed)
     evidence = infer_evidence(model, run.graph, run.corpus, fold_R, config.graph, config.seed)
+    run.stop_if_taken()
     if world()[0] == 0:
         evidence.save(export / "evidence.safetensors")
     return {"valid_rmse": rmse}
@@ -89,6 +90,7 @@ def explanation(run: Run) -> dict:
         order = np.random.Generator(np.random.Philox(key=[config.seed, 6])).permutation(len(records))
         records = np.sort(records[order[: config.explanation.samples]])
     sampled = run.generate(export, records, "explanation", sample_seed=config.seed)
+    run.stop_if_taken()
     if world()[0] == 0:
         write_jsonl(export / "samples.jsonl", [{"record": r, "explanation": text} for r, text in sampled.items()])
     return {"valid_loss": loss}
@@ -145,6 +147,7 @@ def hqar(run: Run) -> dict:
     data = QualityData(real, sampled, tokenizer.pad_token_id, fit.batch_size, fit.accumulate, config.seed)
     reads = f"{count} of {len(high)} high-quality texts, {count} of {len(samples)} samples of {source}"
     loss = run.fit("hqar", module, data, "hqar/valid/loss", "min", reads)
+    run.stop_if_taken()
     if world()[0] == 0:
         write_jsonl(run.folder.export("hqar") / "high_quality.jsonl", [{"explanation": text} for text in high])
     return {"valid_loss": loss, "high_quality_texts": len(high), "used": count}
@@ -184,6 +187,7 @@ def ppo(run: Run) -> dict:
         config.ppo.eval_every,
         {"ccr": config.ppo.lambda_ccr, "hqar": config.ppo.lambda_hqar},
         config.ppo.max_distinct_2_drop,
+        run.folder.lock.taken_by,
     )
     run.fit_stage(
         "ppo",

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import transformers
 
-from callbacks.checkpoints import stop_if_taken
-from callbacks.requests import REQUEUE_CODE, Interrupted, Requests
+from callbacks.guards import NonFiniteError
+from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
 from launch.schema import TrainConfig
@@ -59,6 +59,13 @@ def main(config: TrainConfig) -> None:
             if first:
                 ask_for_requeue(run_dir, str(interrupted))
             raise SystemExit(REQUEUE_CODE) from interrupted
+    except LockLostError as lost:  # the folder is another's: not a word is left in it
+        log.error("%s", lost)
+        raise SystemExit(1) from lost
+    except NonFiniteError as error:
+        remember_failure(run_dir, requests.place, error)
+        log.error("%s", error)
+        raise SystemExit(1) from error
     except Exception as error:
         remember_failure(run_dir, requests.place, error)
         raise
@@ -98,7 +105,7 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
             continue
         began = time.monotonic()
         summary = TRAINED[name](run)
-        stop_if_taken(run.folder.lock.taken_by)
+        run.stop_if_taken()
         run.folder.finish(name, summary)
         shown = ", ".join(f"{key} {value:.4g}" for key, value in summary.items() if isinstance(value, int | float))
         log.info(

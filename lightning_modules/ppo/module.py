@@ -27,6 +27,7 @@ from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.reference import freeze_reference, reference_adapter
 from lightning_modules.ppo.rewards import RunningMoments, Scorer
 from lightning_modules.ppo.rollout import MiniBatch, Rollout, RolloutStream, mini_batches
+from lightning_modules.saved_state import lacking
 from metrics.diversity import distinct_corpus
 from metrics.errors import InputError
 from models.explainer import Explainer, Reading, save_explainer
@@ -91,6 +92,11 @@ class PPOModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Restores it; every part must be there."""
+        own: dict = {}
+        self.on_save_checkpoint(own)
+        if absent := lacking(own["ppo"], checkpoint.get("ppo"), "ppo"):
+            where = self.trainer.ckpt_path
+            raise InputError(f"{where}: lacks the state of {', '.join(absent)}; resume from another checkpoint")
         state = checkpoint["ppo"]
         self.kl.coefficient = state["kl_coef"]
         for name, moments in self.moments.items():

@@ -39,7 +39,8 @@ class Logger:
 
 
 def evaluation(folder, every=1, ccr=1.0, hqar=1.0, drop=0.05):
-    return HeldOutEvaluation(folder / "export", ([0, 1], [0, 0]), KNOWLEDGE, every, {"ccr": ccr, "hqar": hqar}, drop)
+    weights = {"ccr": ccr, "hqar": hqar}
+    return HeldOutEvaluation(folder / "export", ([0, 1], [0, 0]), KNOWLEDGE, every, weights, drop, lambda: "")
 
 
 def train(callback, module, iterations, stop_at=None):
@@ -123,9 +124,9 @@ def test_it_evaluates_where_a_guard_stops_the_run(tmp_path):
 
 def test_figures_by_hand(tmp_path):
     texts = ["the sound and the battery life", "some sound but no room at all", "nothing here"]
-    callback = HeldOutEvaluation(
-        tmp_path / "export", ([0, 1, 1], [0, 0, 0]), KNOWLEDGE, 1, {"ccr": 1.0, "hqar": 1.0}, 0.05
-    )
+    weights = {"ccr": 1.0, "hqar": 1.0}
+    rows = ([0, 1, 1], [0, 0, 0])
+    callback = HeldOutEvaluation(tmp_path / "export", rows, KNOWLEDGE, 1, weights, 0.05, lambda: "")
     module = Module((texts, [0.1, 0.2, 0.3], [1.0, 2.0, 3.0]))
     callback.on_train_start(SimpleNamespace(loggers=[], global_step=0), module)
     figures = callback.history[0]

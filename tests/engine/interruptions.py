@@ -5,6 +5,7 @@
 Ranks are forked from this process, which has imported everything (see benchmarks/kills.py): a start costs seconds less.
 """
 
+import csv
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import kills  # noqa: E402
 import pytorch_lightning as pl  # noqa: E402
 from kills import SMALL, STAGES, last_step, losses  # noqa: E402
+from running import wandb_records  # noqa: E402
 
 from callbacks.checkpoint_folder import RejectedError, candidates, damaged, inspect  # noqa: E402
 from launch.convert import convert  # noqa: E402
@@ -29,24 +31,38 @@ from lightning_modules.collectives import world  # noqa: E402
 
 
 class Disturb(pl.Callback):
-    """Does something on chosen ranks when a step begins."""
+    """Does something on chosen ranks when a step begins, or at another moment of a step, named as Lightning does."""
 
-    def __init__(self, step: int, ranks: tuple[int, ...], action: Callable[[pl.Trainer], None]) -> None:
+    def __init__(
+        self,
+        step: int,
+        ranks: tuple[int, ...],
+        action: Callable[[pl.Trainer], None],
+        moment: str = "on_train_batch_start",
+    ) -> None:
         self.step, self.ranks, self.action = step, ranks, action
+        setattr(self, moment, self._act)
 
-    def on_train_batch_start(self, trainer, module, batch, index) -> None:  # noqa: ANN001
+    def _act(self, trainer: pl.Trainer, *arguments: object) -> None:
         if trainer.global_step == self.step and world()[0] in self.ranks:
             self.action(trainer)
 
 
 def run(
-    work: Path, name: str, stage: str, *arguments: str, ranks: int = 2, also: list | None = None, **environment: str
+    work: Path,
+    name: str,
+    stage: str,
+    *arguments: str,
+    ranks: int = 2,
+    also: list | None = None,
+    move: Callable[[int], None] | None = None,
+    **environment: str,
 ) -> dict:
     """One start of a stage in the run folder `work/NAME`: exit codes, what was printed, the log of losses."""
     folder, log = work / name, work / f"{name}-{stage}-{time.monotonic_ns()}.log"
     before = dict(os.environ)
     os.environ |= environment
-    pids = kills.start(stage, [*SMALL, f"run_dir={folder}", *arguments], log, ranks, also)
+    pids = kills.start(stage, [*SMALL, f"run_dir={folder}", *arguments], log, ranks, also, move)
     os.environ.clear()
     os.environ |= before
     codes: list[int] = []
@@ -175,6 +191,10 @@ def asked_to_end(work: Path) -> dict:
         "usr1_twice_on_rank_1": [Disturb(7, (1,), send(signal.SIGUSR1, 2))],
         "term_on_all_in_the_last_batch_of_an_epoch": [Disturb(17, (0, 1), send(signal.SIGTERM))],
         "save_then_stop": [Disturb(20, (0,), touch(folder / "SAVE")), Disturb(22, (0,), touch(folder / "STOP"))],
+        "usr1_in_a_validation_and_term_in_the_save": [
+            Disturb(24, (1,), send(signal.SIGUSR1), "on_validation_batch_start"),
+            Disturb(25, (0,), send(signal.SIGTERM), "on_save_checkpoint"),
+        ],
         "usr2_in_the_very_last_batch": [Disturb(29, (1,), send(signal.SIGUSR2))],
         "left_alone": [],
     }
@@ -217,6 +237,42 @@ def broken_gradient(work: Path) -> dict:
         seen = run(work, f"nan{zero}", "rating", *arguments, also=[Disturb(3, (1,), spoil)])
         names = checkpoints(work, f"nan{zero}", "rating")
         found[zero] = {"codes": seen["codes"], "printed": seen["printed"], "checkpoints": names}
+    return found
+
+
+def spike(work: Path) -> dict:
+    """From the fifteenth step on the losses of rank 1 are out of all proportion."""
+
+    def enlarge(trainer: pl.Trainer) -> None:
+        module = trainer.lightning_module
+        inner = module.training_step
+        module.training_step = lambda *batch: 1000 * inner(*batch)
+
+    arguments = ("loss_spike=20", "checkpoint.every_n_steps=7")
+    seen = run(work, "spike", "rating", *arguments, also=[Disturb(14, (1,), enlarge)])
+    return {
+        "codes": seen["codes"],
+        "printed": seen["printed"],
+        "steps": seen["last_step"],
+        "checkpoints": checkpoints(work, "spike", "rating"),
+    }
+
+
+def wandb_goes_on(work: Path) -> dict:
+    """A run with W&B that was stopped goes on: ids and steps of what both starts wrote."""
+    folder = work / "run"
+    stop = [Disturb(12, (0,), touch(folder / "STOP"))]
+    starts = [run(work, "run", "rating", "logger=wandb", ranks=1, also=a, WANDB_MODE="offline") for a in (stop, [])]
+    files = sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
+    found = {"codes": [start["codes"] for start in starts], "ids": [], "steps": []}
+    for file in files:
+        records = list(wandb_records(file))
+        found["ids"] += [record.run.run_id for record in records if record.WhichOneof("record_type") == "run"]
+        rows = [record.history.item for record in records if record.WhichOneof("record_type") == "history"]
+        rows = [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
+        found["steps"].append([row["trainer/global_step"] for row in rows if "rating/train/mse" in row])
+    with (folder / "rating" / "metrics.csv").open(newline="") as table:
+        found["table"] = [int(row["step"]) for row in csv.DictReader(table) if row["rating/train/mse"]]
     return found
 
 
@@ -323,6 +379,8 @@ SCENARIOS = [
     asked_to_end,
     hang,
     broken_gradient,
+    spike,
+    wandb_goes_on,
     fenced,
     fails_again,
     other_ranks,

@@ -2,8 +2,10 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -74,3 +76,25 @@ def losses_of(base: str, out: Path, ranks: int, arguments: list[str]) -> dict[st
     done = torchrun(HERE / "stage_losses.py", [base, str(out), *TINY, *arguments], ranks)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((out / "losses.json").read_text())
+
+
+def wandb_records(path: Path) -> Iterator:
+    """The records of an offline W&B file: a 7-byte header, then LevelDB log records in blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, place, part = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        piece = data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind == 0 and length == 0:
+            place += 32768 - place % 32768
+            continue
+        part = piece if kind in (1, 2) else part + piece
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(part)
+            yield record

@@ -2,14 +2,12 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import TINY, torchrun
+from running import TINY, torchrun, wandb_records
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "launch" / "train.py"
@@ -160,28 +158,6 @@ def test_dry_run_prints_a_plan_and_trains_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert {"rating", "explanation", "ccr", "hqar", "ppo"} <= {line.split()[0] for line in done.stdout.splitlines()}
     assert not (tmp_path / "plan").exists()
-
-
-def wandb_records(path: Path) -> Iterator:
-    """The records of an offline W&B file: a 7-byte header, then LevelDB log records in blocks of 32 KiB."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, place, part = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        piece = data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind == 0 and length == 0:
-            place += 32768 - place % 32768
-            continue
-        part = piece if kind in (1, 2) else part + piece
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(part)
-            yield record
 
 
 def test_wandb_offline_holds_every_stage_and_no_secret(finished: tuple[Path, str]) -> None:
