@@ -76,14 +76,17 @@ def corpus_diversity(words: Words, kind_N: np.ndarray) -> list[Jackknife]:
     Two texts are the same when their words are: when they are of one kind (`words.kinds`).
     """
     n = len(kind_N)
-    orders = [(grams.types_G, grams.texts_G) for grams in ngrams_up_to(ENTROPY_ORDERS, words)]
-    found = [
-        different(f"distinct_{order}", *orders[order - 1], n, np.maximum(words.lengths_T - order + 1, 0), 100.0)
-        for order in (1, 2)
-    ]
+    found, entropies = [], []
+    for order, grams in enumerate(ngrams_up_to(ENTROPY_ORDERS, words), start=1):
+        if order <= 2:
+            total_N = np.maximum(words.lengths_T - order + 1, 0)
+            found.append(different(f"distinct_{order}", grams.types_G, grams.texts_G, n, total_N, 100.0))
+        entropies.append(entropy(grams.types_G, grams.texts_G, n))
+    values, without = zip(*entropies, strict=True)
+    entr = Jackknife("entr", sum(values) / len(values), np.mean(without, axis=0))
     usr = different("usr", kind_N, np.arange(n), n, np.ones(n))
     usn = different("usn", kind_N, np.arange(n), n, 1.0)
-    return [*found, Jackknife("entr", *entropy(orders, n)), usr, usn]
+    return [*found, entr, usr, usn]
 
 
 def group_numbers(keys: Sequence[Hashable]) -> np.ndarray:

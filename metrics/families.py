@@ -9,7 +9,7 @@ values without one record (jackknife).
 # R resamples · U units · S statistics of a unit · K metrics of a family · C concepts · N records · G n-grams
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,24 +159,21 @@ def different(
     return Jackknife(name, scale * kinds / max(total, 1), scale * (kinds - own_N) / np.maximum(rest_N, 1), most)
 
 
-def entropy(order_types: Sequence[tuple[np.ndarray, np.ndarray]], n: int) -> tuple[float, np.ndarray]:
-    """(ENTR, ENTR without each record): mean over orders of the entropy, in bits, of the corpus' n-grams.
+def entropy(type_G: np.ndarray, record_G: np.ndarray, n: int) -> tuple[float, np.ndarray]:
+    """(entropy, entropy without each record), in bits, of the corpus' n-grams; 0 without any.
 
-    `order_types` holds (type_G, record_G) of each order. Of an order without n-grams the entropy is 0.
+    `type_G` and `record_G` are what occurs and in which of the `n` records.
     """
-    values, without = [], []
-    for type_G, record_G in order_types:
-        counts_T = np.bincount(type_G)
-        pair_G = numbered(record_G * np.int64(len(counts_T) + 1) + type_G)
-        counts_P = np.bincount(pair_G)
-        record_P, whole_P = np.empty_like(counts_P), np.empty_like(counts_P)
-        record_P[pair_G], whole_P[pair_G] = record_G, counts_T[type_G]
-        total, sum_log = len(type_G), _log_sum(counts_T).sum()
-        rest_N = total - np.bincount(record_G, minlength=n)
-        less_N = np.bincount(record_P, _log_sum(whole_P) - _log_sum(whole_P - counts_P), n)
-        values.append(float(_entropy(np.array([total]), np.array([sum_log]))[0]))
-        without.append(_entropy(rest_N, sum_log - less_N))
-    return sum(values) / len(values), np.mean(without, axis=0)
+    counts_T = np.bincount(type_G)
+    pair_G = numbered(record_G * np.int64(len(counts_T) + 1) + type_G)
+    counts_P = np.bincount(pair_G)
+    record_P, type_P = np.empty_like(counts_P), np.empty_like(counts_P)
+    record_P[pair_G], type_P[pair_G] = record_G, type_G
+    whole_P = counts_T[type_P]
+    total, sum_log = len(type_G), _log_sum(counts_T).sum()
+    rest_N = total - np.bincount(record_G, minlength=n)
+    less_N = np.bincount(record_P, _log_sum(whole_P) - _log_sum(whole_P - counts_P), n)
+    return float(_entropy(np.array([total]), np.array([sum_log]))[0]), _entropy(rest_N, sum_log - less_N)
 
 
 def _log_sum(counts: np.ndarray) -> np.ndarray:

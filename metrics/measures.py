@@ -45,6 +45,7 @@ class Measures:
     plain: dict[str, float] = field(default_factory=dict)  # without a valid interval
     signatures: dict[str, str] = field(default_factory=dict)  # of what was computed by a library or a model
     skipped: list[str] = field(default_factory=list)
+    draws: dict[tuple[int, int], dict[str, np.ndarray]] = field(default_factory=dict)  # kept: figures, tests ask alike
 
     def values(self) -> dict[str, float]:
         """Metric -> value."""

@@ -114,6 +114,12 @@ def intervals(measures: Measures, resamples: int, seed: int) -> dict[str, list[f
 
 def resampled(measures: Measures, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Metric -> values_R under bootstrap weights. The same seed gives two systems the same draws: they are paired."""
+    if (resamples, seed) not in measures.draws:
+        measures.draws[resamples, seed] = _drawn(measures, resamples, seed)
+    return measures.draws[resamples, seed]
+
+
+def _drawn(measures: Measures, resamples: int, seed: int) -> dict[str, np.ndarray]:
     values: dict[str, np.ndarray] = {}
     for families in by_units(measures.families).values():
         n = families[0].units

@@ -2,7 +2,7 @@
 
 # W words of all texts · T texts · V different words · G n-grams
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ class Words(NamedTuple):
     @property
     def texts_W(self) -> np.ndarray:
         """The text of each word."""
-        return np.repeat(np.arange(len(self.bounds_T1) - 1), self.lengths_T)
+        return np.repeat(np.arange(len(self.bounds_T1) - 1, dtype=_whole(len(self.bounds_T1))), self.lengths_T)
 
     def part(self, start: int, stop: int) -> "Words":
         """The texts from `start` to `stop`."""
@@ -124,7 +124,7 @@ def single(words: Words, group_T: np.ndarray | None) -> Grams:
     types_W = words.ids_W  # numbered already
     if group_T is not None:
         types_W = numbered(group_T[text_W] * np.int64(len(words.vocabulary)) + words.ids_W)
-    return Grams(types_W, np.arange(len(text_W)), text_W)
+    return Grams(types_W, np.arange(len(text_W), dtype=_whole(len(text_W))), text_W)
 
 
 def longer(words: Words, grams: Grams, order: int) -> Grams:
@@ -135,12 +135,13 @@ def longer(words: Words, grams: Grams, order: int) -> Grams:
     return Grams(numbered(keys_G), grams.places_G, grams.texts_G)
 
 
-def ngrams_up_to(orders: int, words: Words, group_T: np.ndarray | None = None) -> list[Grams]:
-    """The n-grams of orders 1 to `orders`."""
-    found = [single(words, group_T)]
+def ngrams_up_to(orders: int, words: Words, group_T: np.ndarray | None = None) -> Iterator[Grams]:
+    """The n-grams of orders 1 to `orders`, in turn."""
+    grams = single(words, group_T)
+    yield grams
     for order in range(2, orders + 1):
-        found.append(longer(words, found[-1], order))
-    return found
+        grams = longer(words, grams, order)
+        yield grams
 
 
 def numbered(key_G: np.ndarray) -> np.ndarray:
@@ -152,14 +153,26 @@ def numbered(key_G: np.ndarray) -> np.ndarray:
     bits = min((len(key_G) // PART).bit_length(), 16)
     if bits == 0:
         return np.unique(key_G, return_inverse=True)[1]
-    hash_G = key_G.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing (Knuth, vol. 3, 6.4)
-    part_G = (hash_G >> np.uint64(64 - bits)).astype(np.uint16)
+    part_G = _hashed(key_G, bits)
     order_G = np.argsort(part_G, kind="stable")  # of 16 bits: a radix sort
     sorted_G, start, known = key_G[order_G], 0, 0
     for end in np.cumsum(np.bincount(part_G)).tolist():
         different, inverse = np.unique(sorted_G[start:end], return_inverse=True)
         sorted_G[start:end] = inverse + known
         start, known = end, known + len(different)
-    number_G = np.empty(len(key_G), dtype=np.int64)
+    number_G: np.ndarray = np.empty(len(key_G), dtype=_whole(len(key_G)))
     number_G[order_G] = sorted_G
     return number_G
+
+
+def _hashed(key_G: np.ndarray, bits: int) -> np.ndarray:
+    """Fibonacci hashing (Knuth, vol. 3, 6.4): `bits` bits of each key."""
+    hash_G = key_G.astype(np.uint64)
+    hash_G *= np.uint64(0x9E3779B97F4A7C15)
+    hash_G >>= np.uint64(64 - bits)
+    return hash_G.astype(np.uint16)
+
+
+def _whole(n: int) -> type:
+    """The smaller type of whole numbers that counts to `n`: corpora of millions of texts are held as such arrays."""
+    return np.int32 if n < 2**31 else np.int64
