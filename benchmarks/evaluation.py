@@ -211,14 +211,14 @@ def made_up_systems(n: int) -> tuple[list[list[dict]], ConceptKnowledge]:
     """
     rng, pairs = random.Random(1), made_up(n)
     words = [f"w{i}" for i in range(20_000)]
-    concepts = words[:1000] + [f"{a} {b}" for a, b in zip(words[:300], words[1:301], strict=True)]
+    concepts = words[:5000:5] + [f"{a} {b}" for a, b in zip(words[:300], words[1:301], strict=True)]
     n_users, n_items = n // 8 + 1, n // 16 + 1
     ours, theirs = [], []
     for record, (text, reference) in enumerate(pairs):
         shared = {
             "record": record,
             "user_index": rng.randrange(n_users),
-            "item_index": int(n_items * rng.random() ** 3),  # some items have many records
+            "item_index": int(n_items * rng.random() ** 1.5),  # some items have many records
             "rating": rng.randint(1, 5),
             "gold_concepts": [concepts[int(1000 * rng.random() ** 3)]],
             "reference": reference,

@@ -10,6 +10,7 @@ values without one record (jackknife).
 
 import math
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +47,23 @@ class Sums:
             return ours_RK, other.finish(other.summands_US.sum(axis=0) - moved_RS)
 
 
-def means(columns: dict[str, np.ndarray], unit: str) -> Sums:
-    """The family of the means of columns_U, each over the units that define it (are not NaN)."""
-    k, values_UK = len(columns), np.stack(list(columns.values()), axis=1)
-    # A count for each metric, whatever is defined here: units change places with those of a system that lacks others.
-    summands_US = np.concatenate([np.nan_to_num(values_UK), ~np.isnan(values_UK)], axis=1)
-    return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., :k] / sums_RS[..., k:])
+def means(columns: dict[str, np.ndarray], unit: str, sometimes: AbstractSet[str] | None = None) -> Sums:
+    """The family of the means of columns_U, each over the units that define it (are not NaN).
+
+    `sometimes` names those that some units may not define, here or in a system that units change places with: each has
+    a count of its own, the others share one. None: all of them.
+    """
+    counted = [name for name in columns if sometimes is None or name in sometimes]
+    parts = [np.nan_to_num(values_U) for values_U in columns.values()]
+    if len(counted) < len(columns):
+        if undefined := [name for name in columns if name not in counted and np.isnan(columns[name]).any()]:
+            raise ValueError(f"{undefined[0]} is not defined by every {unit}")
+        parts.append(np.ones_like(parts[0]))
+    k = len(columns)
+    place = {name: len(parts) + number for number, name in enumerate(counted)}
+    of_mean = [place.get(name, k) for name in columns]
+    summands_US = np.stack([*parts, *(~np.isnan(columns[name]) for name in counted)], axis=1, dtype=np.float64)
+    return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., :k] / sums_RS[..., of_mean])
 
 
 @dataclass(frozen=True)

@@ -130,16 +130,20 @@ class Phrases:
 
 def longest_first(found: Occurrences) -> Occurrences:
     """Of occurrences that overlap the one that begins first, of those that begin together the longest."""
-    if (found.lengths_O == 1).all():
-        return found
-    longest = np.flatnonzero(np.diff(found.places_O, append=-1) != 0)
-    kept, free = [], 0
-    places, lengths = found.places_O[longest].tolist(), found.lengths_O[longest].tolist()
-    for number, (place, length) in enumerate(zip(places, lengths, strict=True)):
+    found = Occurrences(*(part[np.diff(found.places_O, append=-1) != 0] for part in found))
+    ends_O = found.places_O + found.lengths_O
+    # only where one begins before all that precede have ended is there anything to decide
+    apart_O = np.concatenate([[True], found.places_O[1:] >= np.maximum.accumulate(ends_O)[:-1]])[: len(ends_O)]
+    kept_O = np.ones(len(ends_O), dtype=bool)
+    open_O = np.flatnonzero(~apart_O | ~np.concatenate([apart_O[1:], [True]])[: len(ends_O)])
+    free = 0
+    for number, place, end in zip(
+        *(part.tolist() for part in (open_O, found.places_O[open_O], ends_O[open_O])), strict=True
+    ):
+        kept_O[number] = place >= free
         if place >= free:
-            kept.append(number)
-            free = place + length
-    return Occurrences(*(part[longest[kept]] for part in found))
+            free = end
+    return Occurrences(*(part[kept_O] for part in found))
 
 
 def text_of(words: Words, places_O: np.ndarray) -> np.ndarray:

@@ -21,6 +21,9 @@ from metrics.rouge import rouge_l_of, rouge_n_of
 from metrics.sentiment import sign
 from metrics.text_counts import BLEU, MAX_ORDER, ROUGE, TYPES
 
+# Means over some of the records: not all have a gold concept, candidates, or a text that names a concept.
+SOMETIMES = {"fmr", "fmr_token", "gt_fmr", "ifmr", "cmr", "cmr_both", "cmr_gold", "cmr_candidates", "candidate_recall"}
+
 
 def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, counts: Counts) -> Measures:
     """The paper suite of predictions, of whose texts `counts` are what is counted.
@@ -51,7 +54,7 @@ def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, c
 
 def _record_family(data: Data, columns: Columns) -> Sums:
     """Corpus BLEU and the means of `columns`: all that follows from weighted sums over records."""
-    orders, mean = range(1, MAX_ORDER + 1), means(columns, "record")
+    orders, mean = range(1, MAX_ORDER + 1), means(columns, "record", SOMETIMES & columns.keys())
     mean_of = mean.finish  # `finish` outlives this function and must not keep the summands of `mean`
     roots = [place for place, name in enumerate(columns) if name.startswith("rmse")]
 
@@ -134,8 +137,7 @@ def _sentiment(data: Data) -> list[Family]:
     rated_N = np.array([sign(rating, middle) for rating in data.ratings().tolist()])
     if not rated_N.any():
         raise AbsentError("no prediction has a rating above or below the middle")
-    said_N = np.array([polarity.of(text) for text in data.texts])
-    reference_N = np.array([polarity.of(record["reference"]) for record in data.records])
+    said_N, reference_N = (polarity.of_all(side) for side in data.lower)
     judged_N = np.where(rated_N == 0, np.nan, 1.0)
     columns = {
         "sentiment_match": judged_N * (said_N == rated_N),
