@@ -22,8 +22,13 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
+from metrics.catalog import MAIN
 from metrics.measures import ConceptKnowledge, Measures
 from metrics.paper import measure
+from metrics.sentiment import Polarity
+from metrics.significance import compare
 from metrics.suite import canonical, counts_of, evaluate, figures
 from metrics.text_counts import text_counts
 
@@ -199,33 +204,80 @@ def _rouge_score(pairs: list[tuple[str, str]]) -> None:
         scorer.score(theirs, ours)
 
 
-def at_scale(n: int) -> dict:
-    """The whole paper suite that pairs allow, with 1,000 resamples."""
-    records = [{"record": i, "explanation": a, "reference": b} for i, (a, b) in enumerate(made_up(n))]
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def made_up_systems(n: int) -> tuple[list[list[dict]], ConceptKnowledge]:
+    """Two systems' predictions of the same `n` records with all fields that the suite asks for, and what train says.
+
+    The second system's texts are those of the first but for every third word, which the next record's text gives.
+    """
+    rng, pairs = random.Random(1), made_up(n)
+    words = [f"w{i}" for i in range(20_000)]
+    concepts = words[:5000:5] + [f"{a} {b}" for a, b in zip(words[:300], words[1:301], strict=True)]
+    n_users, n_items = n // 8 + 1, n // 16 + 1
+    ours, theirs = [], []
+    for record, (text, reference) in enumerate(pairs):
+        shared = {
+            "record": record,
+            "user_index": rng.randrange(n_users),
+            "item_index": int(n_items * rng.random() ** 1.5),  # some items have many records
+            "rating": rng.randint(1, 5),
+            "gold_concepts": [concepts[int(1000 * rng.random() ** 3)]],
+            "reference": reference,
+        }
+        others = pairs[record - 1][0].split(" ")
+        mixed = [others[i % len(others)] if i % 3 == 0 else word for i, word in enumerate(text.split(" "))]
+        ours.append({**shared, "explanation": text, "predicted_rating": 1 + 4 * rng.random()})
+        theirs.append({**shared, "explanation": " ".join(mixed), "predicted_rating": 1 + 4 * rng.random()})
+    sides = [[set(rng.sample(range(len(concepts)), 8)) for _ in range(size)] for size in (n_users, n_items)]
+    bias = 3.0, np.zeros(n_users), np.zeros(n_items)
+    polarity = Polarity({(word,): rng.gauss(0, 1) for word in words})
+    return [ours, theirs], ConceptKnowledge(concepts, *sides, 1.0, 5.0, concepts, bias, polarity)
+
+
+def at_scale(n: int, resamples: int = 1000) -> dict:
+    """The whole paper suite of two systems, intervals of both, and paired tests of the main metrics."""
+    systems, knowledge = made_up_systems(n)
+    base = peak_gib()
     wall, began = time.perf_counter(), time.process_time()
-    measures: Measures = measure(ordered := canonical(records), None, counts_of(ordered))
-    middle = time.process_time()
-    scores = figures(measures, 1000, 0)
+    seconds: dict[str, float] = {}
+    measured = []
+    for name, records in zip(("ours", "theirs"), systems, strict=True):
+        seconds[f"measuring_{name}"], measures = cpu(lambda records=records: measured_of(records, knowledge))
+        measured.append(measures)
+        seconds[f"intervals_{name}"], scores = cpu(lambda measures=measures: figures(measures, resamples, 0))
+    seconds["paired_tests"], tests = cpu(lambda: compare(*measured, MAIN, resamples, resamples))
+    total = time.process_time() - began
     return {
-        "pairs": n,
+        "pairs_of_each": n,
+        "resamples": resamples,
         "wall_s": round(time.perf_counter() - wall, 1),
-        "counting_cpu_s": round(middle - began, 1),
-        "bootstrap_cpu_s": round(time.process_time() - middle, 1),
-        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "of_that_the_pairs_gib": round(base, 2),
-        "bleu_4_ci": scores["bleu_4_ci"],
+        "cpu_s": round(total, 1),
+        "microseconds_a_pair": round(total / n * 1e6, 1),
+        "parts_cpu_s": {name: round(value, 1) for name, value in seconds.items()},
+        "peak_rss_gib": round(peak_gib(), 2),
+        "of_that_the_predictions_gib": round(base, 2),
+        "figures": sum(isinstance(value, int | float) for value in scores.values()),
+        "tests": {key: [test.difference, test.ci, test.p_holm] for key, test in tests.items()},
     }
 
 
+def measured_of(records: list[dict], knowledge: ConceptKnowledge) -> Measures:
+    """The measures of predictions in their canonical order."""
+    return measure(ordered := canonical(records), knowledge, counts_of(ordered))
+
+
+def peak_gib() -> float:
+    """The most memory held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def linear() -> dict:
-    """CPU seconds of the suite without intervals as the number of pairs doubles."""
-    sizes, seconds = (50_000, 100_000, 200_000), []
+    """CPU seconds a pair of the suite without intervals as the number of pairs grows."""
+    sizes, each = (50_000, 200_000, 800_000), []
     for n in sizes:
-        records = [{"record": i, "explanation": a, "reference": b} for i, (a, b) in enumerate(made_up(n))]
-        seconds.append(min(cpu(lambda records=records: evaluate(records, None, resamples=0))[0] for _ in range(2)))
-    ratios = [round(later / earlier, 2) for earlier, later in zip(seconds, seconds[1:], strict=False)]
-    return {"pairs": sizes, "cpu_s": [round(value, 2) for value in seconds], "when_doubled": ratios}
+        (records, _), knowledge = made_up_systems(n)
+        each.append(cpu(lambda records=records, knowledge=knowledge: measured_of(records, knowledge))[0] / n)
+        del records, _, knowledge
+    return {"pairs": sizes, "microseconds_a_pair": [round(value * 1e6, 1) for value in each]}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from callbacks.export_best import export
 from metrics.concept import cmr
 from metrics.diversity import distinct_corpus
+from metrics.mentions import Mentions
 from metrics.phrases import PhraseMatcher
 from metrics.suite import ConceptKnowledge
 
@@ -66,7 +67,7 @@ class HeldOutEvaluation(pl.Callback):
         users, items = self.knowledge.user_concepts, self.knowledge.item_concepts
         found = [self.matcher.find(text) for text in texts]
         allowed = [users[self.user_R[r]] | items[self.item_R[r]] for r in records]
-        matching = cmr(found, allowed)
+        matching = cmr(Mentions.of(found), Mentions.of(allowed))
         figures = {name: float(value.mean()) for name, value in rewards.items()}
         figures |= {
             "cmr": float(matching[matching == matching].mean()) if (matching == matching).any() else 0.0,

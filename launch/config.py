@@ -8,6 +8,7 @@ interpolation is refused: it could read the environment, and with it secrets, in
 import dataclasses
 import difflib
 import os
+import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -191,19 +192,38 @@ def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
 
     A user's mistake prints one sentence and exits with status 2; a traceback is only ever a fault of ours.
     """
-    arguments = sys.argv[1:]
+    try:
+        _run(main, schema, doc, sys.argv[1:])
+        sys.stdout.flush()
+    except InputError as error:
+        fail(error)
+    except BrokenPipeError:
+        _end_unread()
+
+
+def _run(main: Callable[[Any], None], schema: type, doc: str | None, arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         print(f"{doc}\nKeys (YAML files, then key=value):\n{describe(schema)}")
         return
+    config: Any
+    config, origins = load(schema, arguments)
+    if getattr(config, "print_config", False):
+        print(show(config, origins))
+        return
+    main(config)
+
+
+def _end_unread() -> None:
+    """Ends as other tools do when the reader of standard output has gone (`| head`): quietly, with SIGPIPE's status.
+
+    Called while a BrokenPipeError is handled; one that came from elsewhere, such as a socket, is raised again.
+    """
     try:
-        config: Any
-        config, origins = load(schema, arguments)
-        if getattr(config, "print_config", False):
-            print(show(config, origins))
-            return
-        main(config)
-    except InputError as error:
-        fail(error)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    raise
 
 
 def fail(error: InputError) -> typing.NoReturn:

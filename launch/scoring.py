@@ -13,8 +13,9 @@ from launch import dealing
 from metrics import paper
 from metrics.errors import InputError
 from metrics.families import Family, Sums, means
-from metrics.measures import ConceptKnowledge, Measures
-from metrics.text_counts import CHUNK, text_counts
+from metrics.measures import ConceptKnowledge, Counts, Measures
+from metrics.text_counts import pairs_of
+from metrics.words import CHUNK
 
 Records = Sequence[dict[str, Any]]
 SUITES = ("paper", "standard", "all")
@@ -46,7 +47,7 @@ def measure(records: Records, knowledge: ConceptKnowledge | None, suite: str, co
     """Measures of predictions in their order. Collective: every rank must call it and gets the same."""
     parts = []
     if suite in ("paper", "all"):
-        parts.append(paper.measure(list(records), knowledge, dealing.rows(_counts, records, CHUNK)))
+        parts.append(paper.measure(list(records), knowledge, _counts(records)))
     if suite in ("standard", "all"):
         parts.append(_library(records, config))
         parts += [part for part in (_encoder(records, config), _lm(records, config), _bart(records, config)) if part]
@@ -64,8 +65,9 @@ def _texts(records: Records) -> tuple[list[str], list[str]]:
     return [record["explanation"] for record in records], [record["reference"] for record in records]
 
 
-def _counts(records: Records) -> np.ndarray:
-    return text_counts(*_texts(records))
+def _counts(records: Records) -> Counts:
+    pairs = pairs_of(*_texts(records))
+    return Counts(pairs, dealing.rows(lambda part: pairs.counts(part[0], part[-1] + 1), range(len(records)), CHUNK))
 
 
 def _library(records: Records, config: StandardConfig) -> Measures:

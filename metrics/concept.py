@@ -1,39 +1,58 @@
 """Which concepts the generated explanations name, of the gold ones, of all, of each other's, of the user's and item's.
 
-`found` holds the concepts K(e) of each explanation as a set of indices. Where a record does not define a metric its
-value is NaN, and the reported mean is over the others. COR and CMR are named by LLM2ER-EQR without a formula: the forms
-here are ours, with their variants, and are comparable among runs of this project alone.
+`found` holds the concepts K(e) of each explanation. Where a record does not define a metric its value is NaN, and the
+reported mean is over the others. CMR is named by LLM2ER-EQR without a formula: the forms here are ours, and are
+comparable among runs of this project alone.
 """
 
-# N records · I items
+# N records · I items · V vocabulary · W words
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Sequence
-from collections.abc import Set as AbstractSet
-from itertools import combinations
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from metrics.families import SharedPairs
-from metrics.phrases import PhraseMatcher
+from metrics.mentions import Mentions, Phrases
+from metrics.words import Words, lowered
 
-Concepts = Sequence[AbstractSet[int]]
+Names = Sequence[Sequence[str]]
 
 
-def fmr(explanations: Sequence[str], gold: Sequence[Sequence[str]]) -> np.ndarray:
+def fmr(words: Words, gold: Names) -> np.ndarray:
     """values_N: 1 where the explanation names a gold concept of its record, NaN where the record has none.
 
     Gold concepts are looked up by name, so one that the train split never showed counts too.
     """
-    pairs = zip(explanations, gold, strict=True)
-    return np.array([bool(PhraseMatcher(names).find(text)) if names else np.nan for text, names in pairs], float)
+    (lower,) = lowered([words])
+    names, wanted = _numbered(gold)
+    phrases = Phrases(names, lower.vocabulary)
+    return _any(phrases.mentions(lower, phrases.occurrences(lower)), wanted, gold)
 
 
-def fmr_token(explanations: Sequence[str], gold: Sequence[Sequence[str]]) -> np.ndarray:
+def fmr_token(words: Words, gold: Names) -> np.ndarray:
     """values_N: FMR as PETER's script has it: a gold concept is one of the words. Phrases of two words never are."""
-    pairs = zip(explanations, gold, strict=True)
-    return np.array([not set(names).isdisjoint(text.split()) if names else np.nan for text, names in pairs], float)
+    names, wanted = _numbered(gold)
+    return _any(tokens(words, names), wanted, gold)
+
+
+def tokens(words: Words, names: Sequence[str]) -> Mentions:
+    """Which names are words of each text, letter case and all."""
+    numbers = {name: number for number, name in enumerate(names)}
+    name_V = np.array([numbers.get(word, -1) for word in words.vocabulary], dtype=np.int64)
+    name_W = name_V[words.ids_W]
+    return Mentions.once(len(words.lengths_T), words.texts_W[name_W >= 0], name_W[name_W >= 0])
+
+
+def _numbered(gold: Names) -> tuple[list[str], Mentions]:
+    """The different names, and the gold concepts of each record as places among them."""
+    numbers: dict[str, int] = {}
+    wanted = Mentions.of([{numbers.setdefault(name, len(numbers)) for name in names} for names in gold])
+    return list(numbers), wanted
+
+
+def _any(found: Mentions, wanted: Mentions, gold: Names) -> np.ndarray:
+    given_N = np.fromiter(map(bool, gold), bool, len(gold))
+    return np.where(given_N, found.common(wanted) > 0, np.nan)
 
 
 def substring_match(explanations: Sequence[str], wanted: Sequence[Collection[str]]) -> np.ndarray:
@@ -66,60 +85,25 @@ def ifcr(explanations: Sequence[str], item_N: np.ndarray, wanted: Sequence[Colle
     )
 
 
-def div(found: Concepts) -> float:
+def div(found: Mentions, n_concepts: int) -> float:
     """Mean number of concepts that two explanations share; lower is better. NaN for fewer than two explanations."""
-    return float(SharedPairs.of(["div"], found).weighted(np.ones((1, len(found))))[0, 0])
+    return float(SharedPairs.of(["div"], found, n_concepts).weighted(np.ones((1, found.n)))[0, 0])
 
 
-class ItemOverlap(NamedTuple):
-    """Concept overlap among the explanations of each item that has two or more."""
-
-    jaccard_I: np.ndarray
-    overlap_I: np.ndarray
-    count_I: np.ndarray
-    empty_pairs_I: np.ndarray
-    pairs_I: np.ndarray
+def share(counts_N: np.ndarray, sizes_N: np.ndarray) -> np.ndarray:
+    """values_N: counts by sizes; NaN where the size is 0."""
+    return np.where(sizes_N > 0, counts_N / np.maximum(sizes_N, 1), np.nan)
 
 
-def cor(found: Concepts, items: Sequence[Hashable]) -> ItemOverlap:
-    """COR is the mean of `jaccard_I`: per item, mean over pairs of |a & b| / |a | b|; lower is better.
-
-    `overlap_I` divides by the smaller set instead, `count_I` by nothing. Pairs that divide by nothing count 0; those
-    without any concept are `empty_pairs_I`, to be read beside COR, which texts without concepts win.
-    """
-    kinds: dict[Hashable, Counter[frozenset[int]]] = defaultdict(Counter)
-    for concepts, item in zip(found, items, strict=True):
-        kinds[item][frozenset(concepts)] += 1
-    rows = [_pair_overlaps(counts) for counts in kinds.values() if counts.total() > 1]
-    return ItemOverlap(*np.array(rows, dtype=np.float64).reshape(-1, len(ItemOverlap._fields)).T)
-
-
-def _pair_overlaps(counts: Counter[frozenset[int]]) -> tuple[float, float, float, int, int]:
-    """Of one item: mean Jaccard, mean overlap coefficient, mean number shared, pairs without concepts, pairs."""
-    pairs = counts.total() * (counts.total() - 1) // 2
-    alike = {concepts: count * (count - 1) // 2 for concepts, count in counts.items()}
-    empty_pairs = alike.get(frozenset(), 0)
-    jaccard = overlap = float(sum(alike.values()) - empty_pairs)
-    shared = float(sum(len(concepts) * count for concepts, count in alike.items()))
-    for (first, first_count), (second, second_count) in combinations(counts.items(), 2):
-        common = len(first & second) * first_count * second_count
-        if common:
-            jaccard += common / len(first | second)
-            overlap += common / min(len(first), len(second))
-            shared += common
-    return jaccard / pairs, overlap / pairs, shared / pairs, empty_pairs, pairs
-
-
-def cmr(found: Concepts, allowed: Concepts) -> np.ndarray:
+def cmr(found: Mentions, allowed: Mentions) -> np.ndarray:
     """values_N: share of an explanation's concepts that are allowed for its record; NaN where it names none.
 
     By default allowed are the train concepts of the user and of the item, K_u | K_v; variants allow K_u & K_v or the
     candidate concepts C_uv.
     """
-    return candidate_recall(allowed, found)
+    return share(found.common(allowed), found.sizes_T)
 
 
-def candidate_recall(found: Concepts, candidates: Concepts) -> np.ndarray:
+def candidate_recall(found: Mentions, candidates: Mentions) -> np.ndarray:
     """values_N: share of a record's candidate concepts that its explanation names; NaN where it has none."""
-    pairs = zip(found, candidates, strict=True)
-    return np.array([len(named & wanted) / len(wanted) if wanted else np.nan for named, wanted in pairs])
+    return cmr(candidates, found)

@@ -6,14 +6,18 @@ are exchanged with another system's (approximate randomisation), and, for metric
 values without one record (jackknife).
 """
 
-# R resamples · U units · S statistics of a unit · K metrics of a family · M mentions of a concept · N records
+# R resamples · U units · S statistics of a unit · K metrics of a family · C concepts · N records · G n-grams
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
+
+from metrics.mentions import Mentions
+from metrics.words import numbered
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,29 @@ class Sums:
 
     def exchanged(self, other: "Sums", swaps_RU: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """values_RK of both systems after the units marked 1 have changed sides."""
-        moved_RS = swaps_RU @ (other.summands_US - self.summands_US)
+        moved_RS = swaps_RU @ other.summands_US - swaps_RU @ self.summands_US
         with np.errstate(divide="ignore", invalid="ignore"):
             ours_RK = self.finish(self.summands_US.sum(axis=0) + moved_RS)
             return ours_RK, other.finish(other.summands_US.sum(axis=0) - moved_RS)
 
 
-def means(columns: dict[str, np.ndarray], unit: str) -> Sums:
-    """The family of the means of columns_U, each over the units that define it (are not NaN)."""
-    k, values_UK = len(columns), np.stack(list(columns.values()), axis=1)
-    # A count for each metric, whatever is defined here: units change places with those of a system that lacks others.
-    summands_US = np.concatenate([np.nan_to_num(values_UK), ~np.isnan(values_UK)], axis=1)
-    return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., :k] / sums_RS[..., k:])
+def means(columns: dict[str, np.ndarray], unit: str, sometimes: AbstractSet[str] | None = None) -> Sums:
+    """The family of the means of columns_U, each over the units that define it (are not NaN).
+
+    `sometimes` names those that some units may not define, here or in a system that units change places with: each has
+    a count of its own, the others share one. None: all of them.
+    """
+    counted = [name for name in columns if sometimes is None or name in sometimes]
+    parts = [np.nan_to_num(values_U) for values_U in columns.values()]
+    if len(counted) < len(columns):
+        if undefined := [name for name in columns if name not in counted and np.isnan(columns[name]).any()]:
+            raise ValueError(f"{undefined[0]} is not defined by every {unit}")
+        parts.append(np.ones_like(parts[0]))
+    k = len(columns)
+    place = {name: len(parts) + number for number, name in enumerate(counted)}
+    of_mean = [place.get(name, k) for name in columns]
+    summands_US = np.stack([*parts, *(~np.isnan(columns[name]) for name in counted)], axis=1, dtype=np.float64)
+    return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., :k] / sums_RS[..., of_mean])
 
 
 @dataclass(frozen=True)
@@ -60,27 +75,28 @@ class SharedPairs:
     """
 
     names: list[str]
-    records_M: np.ndarray
-    concepts_M: np.ndarray
-    sizes_U: np.ndarray
+    named_UC: csr_array  # 1 where explanation u names concept c
     unit: str = "record"
 
     @classmethod
-    def of(cls, names: list[str], found: Sequence[AbstractSet[int]]) -> "SharedPairs":
-        """From the concepts K(e) of each explanation."""
-        records_M = np.array([record for record, concepts in enumerate(found) for _ in concepts], dtype=np.int64)
-        concepts_M = np.array([concept for concepts in found for concept in concepts], dtype=np.int64)
-        return cls(names, records_M, concepts_M, np.array([len(concepts) for concepts in found], dtype=np.float64))
+    def of(cls, names: list[str], found: Mentions, n_concepts: int) -> "SharedPairs":
+        """From the concepts K(e) of each explanation, of which there are `n_concepts`."""
+        entries = np.ones(len(found.texts_M)), (found.texts_M, found.concepts_M)
+        return cls(names, csr_array(entries, shape=(found.n, n_concepts)))
 
     @property
     def units(self) -> int:
         """Number of records."""
-        return len(self.sizes_U)
+        return self.named_UC.shape[0]
+
+    @property
+    def sizes_U(self) -> np.ndarray:
+        """Number of concepts of each explanation."""
+        return np.diff(self.named_UC.indptr).astype(np.float64)
 
     def weighted(self, weights_RU: np.ndarray) -> np.ndarray:
         """values_R1 when explanation u was drawn weights[u] times."""
-        counts = (np.bincount(self.concepts_M, weights_U[self.records_M]) for weights_U in weights_RU)
-        shared_R = np.array([np.square(counts_C).sum() for counts_C in counts])
+        shared_R = np.square(weights_RU @ self.named_UC).sum(axis=1)
         squares_RU = np.square(weights_RU)
         pairs_R = weights_RU.sum(axis=1) ** 2 - squares_RU.sum(axis=1)
         with np.errstate(invalid="ignore"):
@@ -92,13 +108,9 @@ class SharedPairs:
         return self._mixed(other, kept_RU, swaps_RU), self._mixed(other, swaps_RU, kept_RU)
 
     def _mixed(self, other: "SharedPairs", ours_RU: np.ndarray, theirs_RU: np.ndarray) -> np.ndarray:
-        values = []
-        concepts_M = np.concatenate([self.concepts_M, other.concepts_M])
-        for ours_U, theirs_U in zip(ours_RU, theirs_RU, strict=True):
-            weights_M = np.concatenate([ours_U[self.records_M], theirs_U[other.records_M]])
-            shared = np.square(np.bincount(concepts_M, weights_M)).sum()
-            values.append(shared - ours_U @ self.sizes_U - theirs_U @ other.sizes_U)
-        return np.array(values)[:, None] / (self.units * (self.units - 1))
+        shared_R = np.square(ours_RU @ self.named_UC + theirs_RU @ other.named_UC).sum(axis=1)
+        own_R = ours_RU @ self.sizes_U + theirs_RU @ other.sizes_U
+        return (shared_R - own_R)[:, None] / (self.units * (self.units - 1))
 
 
 Family = Sums | SharedPairs
@@ -142,12 +154,12 @@ def different(
 ) -> Jackknife:
     """`scale` * number of different types / total; the total is a sum over records (total_N) or fixed (a number).
 
-    `type_G` and `record_G` are what occurs and in which of the `n` records. Without anything the value is 0.
+    `type_G` and `record_G` are what occurs and in which of the `n` records, in the order of the records. Without
+    anything the value is 0.
     """
     n_types = int(type_G.max(initial=-1)) + 1
     first_T, last_T = np.full(n_types, n), np.full(n_types, -1)
-    np.minimum.at(first_T, type_G, record_G)
-    np.maximum.at(last_T, type_G, record_G)
+    first_T[type_G[::-1]], last_T[type_G] = record_G[::-1], record_G  # the last assigned stays
     seen_T = last_T >= 0
     own_N = np.bincount(first_T[seen_T & (first_T == last_T)], minlength=n)  # types that no other record has
     kinds = int(seen_T.sum())
@@ -159,22 +171,21 @@ def different(
     return Jackknife(name, scale * kinds / max(total, 1), scale * (kinds - own_N) / np.maximum(rest_N, 1), most)
 
 
-def entropy(order_types: Sequence[tuple[np.ndarray, np.ndarray]], n: int) -> tuple[float, np.ndarray]:
-    """(ENTR, ENTR without each record): mean over orders of the entropy, in bits, of the corpus' n-grams.
+def entropy(type_G: np.ndarray, record_G: np.ndarray, n: int) -> tuple[float, np.ndarray]:
+    """(entropy, entropy without each record), in bits, of the corpus' n-grams; 0 without any.
 
-    `order_types` holds (type_G, record_G) of each order. Of an order without n-grams the entropy is 0.
+    `type_G` and `record_G` are what occurs and in which of the `n` records.
     """
-    values, without = [], []
-    for type_G, record_G in order_types:
-        counts_T = np.bincount(type_G)
-        pairs, counts_P = np.unique(record_G * (len(counts_T) + 1) + type_G, return_counts=True)
-        record_P, whole_P = pairs // (len(counts_T) + 1), counts_T[pairs % (len(counts_T) + 1)]
-        total, sum_log = len(type_G), _log_sum(counts_T).sum()
-        rest_N = total - np.bincount(record_G, minlength=n)
-        less_N = np.bincount(record_P, _log_sum(whole_P) - _log_sum(whole_P - counts_P), n)
-        values.append(float(_entropy(np.array([total]), np.array([sum_log]))[0]))
-        without.append(_entropy(rest_N, sum_log - less_N))
-    return sum(values) / len(values), np.mean(without, axis=0)
+    counts_T = np.bincount(type_G)
+    pair_G = numbered(record_G * np.int64(len(counts_T) + 1) + type_G)
+    counts_P = np.bincount(pair_G)
+    record_P, type_P = np.empty_like(counts_P), np.empty_like(counts_P)
+    record_P[pair_G], type_P[pair_G] = record_G, type_G
+    whole_P = counts_T[type_P]
+    total, sum_log = len(type_G), _log_sum(counts_T).sum()
+    rest_N = total - np.bincount(record_G, minlength=n)
+    less_N = np.bincount(record_P, _log_sum(whole_P) - _log_sum(whole_P - counts_P), n)
+    return float(_entropy(np.array([total]), np.array([sum_log]))[0]), _entropy(rest_N, sum_log - less_N)
 
 
 def _log_sum(counts: np.ndarray) -> np.ndarray:

@@ -4,15 +4,17 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from metrics import diversity
 from metrics.errors import InputError
 from metrics.families import Family, Jackknife
-from metrics.phrases import PhraseMatcher
+from metrics.mentions import Mentions, Occurrences, Phrases, longest_first, text_of
 from metrics.sentiment import Polarity
+from metrics.text_counts import Pairs
+from metrics.words import Words, kinds, lowered
 
 Columns = dict[str, np.ndarray]  # metric -> values, NaN where a unit does not define it
 
@@ -43,6 +45,7 @@ class Measures:
     plain: dict[str, float] = field(default_factory=dict)  # without a valid interval
     signatures: dict[str, str] = field(default_factory=dict)  # of what was computed by a library or a model
     skipped: list[str] = field(default_factory=list)
+    draws: dict[tuple[int, int], dict[str, np.ndarray]] = field(default_factory=dict)  # kept: figures, tests ask alike
 
     def values(self) -> dict[str, float]:
         """Metric -> value."""
@@ -56,18 +59,40 @@ class AbsentError(Exception):
     """Some metrics lack what they need; the message says what."""
 
 
+class Counts(NamedTuple):
+    """What is counted in the texts once, whatever is measured."""
+
+    pairs: Pairs
+    counts_NC: np.ndarray  # the columns of `text_counts`
+
+
 @dataclass(frozen=True)
 class Data:
     """Predictions and what is looked up or found in them; asked for what they lack, it raises AbsentError."""
 
     records: list[dict[str, Any]]
     corpus: ConceptKnowledge | None
-    counts_NC: np.ndarray
+    counts: Counts
 
     @cached_property
     def texts(self) -> list[str]:
         """The explanations."""
         return [record["explanation"] for record in self.records]
+
+    @property
+    def words(self) -> Words:
+        """All words of the explanations."""
+        return self.counts.pairs.ours
+
+    @cached_property
+    def lower(self) -> list[Words]:
+        """The words of explanations and references in lower case."""
+        return lowered([self.counts.pairs.ours, self.counts.pairs.theirs])
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """kind_N: the same number, the same explanation."""
+        return kinds(self.words)
 
     @property
     def knowledge(self) -> ConceptKnowledge:
@@ -77,19 +102,33 @@ class Data:
         return self.corpus
 
     @cached_property
-    def matcher(self) -> PhraseMatcher:
-        """Finds the concepts of train."""
+    def _phrases(self) -> Phrases:
         if not self.knowledge.concepts:
             known = self.knowledge.user_concepts is not None
             raise AbsentError(
                 "the train split of the corpus has no concepts" if known else "no corpus was given or found"
             )
-        return PhraseMatcher(self.knowledge.concepts)
+        return Phrases(self.knowledge.concepts, self.lower[0].vocabulary)
 
     @cached_property
-    def found(self) -> list[set[int]]:
-        """K(e) of every explanation."""
-        return [self.matcher.find(text) for text in self.texts]
+    def _occurrences(self) -> Occurrences:
+        return longest_first(self._phrases.occurrences(self.lower[0]))
+
+    @cached_property
+    def found(self) -> Mentions:
+        """K(e) of every explanation: the concepts of train that it names."""
+        return self._phrases.mentions(self.lower[0], self._occurrences)
+
+    @cached_property
+    def found_in_references(self) -> Mentions:
+        """The concepts of train that each reference names."""
+        return self._phrases.mentions(self.lower[1], longest_first(self._phrases.occurrences(self.lower[1])))
+
+    @cached_property
+    def covered(self) -> np.ndarray:
+        """covered_N: words of each explanation that belong to concepts of train."""
+        places, lengths = self._occurrences.places_O, self._occurrences.lengths_O
+        return np.bincount(text_of(self.words, places), lengths, len(self.records))
 
     @cached_property
     def gold(self) -> list[list[str]]:
@@ -97,11 +136,6 @@ class Data:
         if not any(names := [record.get("gold_concepts") or [] for record in self.records]):
             raise AbsentError("no prediction has gold concepts")
         return names
-
-    @cached_property
-    def words(self) -> diversity.Words:
-        """All words of the explanations."""
-        return diversity.corpus_words(self.texts)
 
     def ratings(self, key: str = "rating") -> np.ndarray:
         """rating_N. The gold ones must lie within the range to which predicted ones are clipped."""
@@ -114,7 +148,7 @@ class Data:
     def field(self, key: str) -> list[Any]:
         """The values of a key that every prediction must have."""
         values = [record.get(key) for record in self.records]
-        if absent := sum(value is None for value in values):
+        if absent := values.count(None):
             raise AbsentError(f"`{key}` is absent from {absent} of {len(values)} predictions")
         return values
 
@@ -123,24 +157,28 @@ class Data:
         known = f"{key}_index" if self.records[0].get(f"{key}_index") is not None else key
         return diversity.group_numbers(self.field(known))
 
-    def known_concepts(self, key: str, by_index: list[set[int]] | None) -> list[set[int]]:
-        """The train concepts of each record's user or item."""
+    def known_concepts(self, key: str, by_index: list[set[int]] | None) -> tuple[np.ndarray, Mentions]:
+        """index_N of each record's user or item, and the train concepts by index."""
         if by_index is None:
             raise AbsentError("what train says of users and items is not known without a corpus")
-        return [by_index[index] for index in self.indices(key, len(by_index)).tolist()]
+        return self.indices(key, len(by_index)), Mentions.of(by_index)
 
     def indices(self, key: str, known: int) -> np.ndarray:
         """index_N of each record's user or item, of which the corpus has `known`."""
-        indices = self.field(key)
-        if outside := [index for index in indices if not 0 <= index < known]:
+        index_N = np.array(self.field(key), dtype=np.int64)
+        if (outside_N := (index_N < 0) | (index_N >= known)).any():
             raise InputError(
-                f"`{key}` {outside[0]} of a prediction is outside the {known} of the corpus; "
+                f"`{key}` {index_N[outside_N][0]} of a prediction is outside the {known} of the corpus; "
                 "give the corpus that the system was trained on."
             )
-        return np.array(indices, dtype=np.int64)
+        return index_N
 
     def item_names(self) -> list[list[str]]:
         """The train concepts of each record's item, by name."""
-        names = self.knowledge.concepts
-        rows = self.known_concepts("item_index", self.knowledge.item_concepts)
-        return [[names[index] for index in sorted(row) if names[index].split()] for row in rows]
+        index_N, _ = self.known_concepts("item_index", self.knowledge.item_concepts)
+        names, items = self.knowledge.concepts, self.knowledge.item_concepts or []
+        own = {
+            index: [names[concept] for concept in sorted(items[index]) if names[concept].split()]
+            for index in np.unique(index_N).tolist()
+        }
+        return [own[index] for index in index_N.tolist()]

@@ -14,20 +14,23 @@ import numpy as np
 from metrics import diversity
 from metrics.bleu import STATISTICS, corpus_bleu
 from metrics.families import Family, Jackknife, Sums, means
-from metrics.measures import AbsentError, Columns, ConceptKnowledge, Data, Measures
+from metrics.measures import AbsentError, Columns, ConceptKnowledge, Counts, Data, Measures
 from metrics.paper_concepts import CONCEPT_COLUMNS, CONCEPT_FAMILIES
 from metrics.rating import predict_bias, rating_errors
 from metrics.rouge import rouge_l_of, rouge_n_of
 from metrics.sentiment import sign
 from metrics.text_counts import BLEU, MAX_ORDER, ROUGE, TYPES
 
+# Means over some of the records: not all have a gold concept, candidates, or a text that names a concept.
+SOMETIMES = {"fmr", "fmr_token", "gt_fmr", "ifmr", "cmr", "cmr_both", "cmr_gold", "cmr_candidates", "candidate_recall"}
 
-def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, counts_NC: np.ndarray) -> Measures:
-    """The paper suite of predictions, of which `counts_NC` are the `text_counts`.
+
+def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, counts: Counts) -> Measures:
+    """The paper suite of predictions, of whose texts `counts` are what is counted.
 
     Metrics that lack a field or are defined on no record are left out, and `skipped` lists "names: reason".
     """
-    data = Data(records, knowledge, counts_NC)
+    data = Data(records, knowledge, counts)
     measures, skipped = Measures(len(records)), defaultdict(list)
     columns: Columns = {}
     for names, columns_of in _COLUMNS.items():
@@ -51,7 +54,7 @@ def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, c
 
 def _record_family(data: Data, columns: Columns) -> Sums:
     """Corpus BLEU and the means of `columns`: all that follows from weighted sums over records."""
-    orders, mean = range(1, MAX_ORDER + 1), means(columns, "record")
+    orders, mean = range(1, MAX_ORDER + 1), means(columns, "record", SOMETIMES & columns.keys())
     mean_of = mean.finish  # `finish` outlives this function and must not keep the summands of `mean`
     roots = [place for place, name in enumerate(columns) if name.startswith("rmse")]
 
@@ -61,12 +64,12 @@ def _record_family(data: Data, columns: Columns) -> Sums:
         bleu_RK = [corpus_bleu(sums_RS[..., :STATISTICS], order)[..., None] for order in orders]
         return np.concatenate([*bleu_RK, means_RK], axis=-1)
 
-    summands_NS = np.concatenate([data.counts_NC[:, BLEU], mean.summands_US], axis=1)
+    summands_NS = np.concatenate([data.counts.counts_NC[:, BLEU], mean.summands_US], axis=1)
     return Sums([*(f"bleu_{order}" for order in orders), *columns], "record", summands_NS, finish)
 
 
 def _text_columns(data: Data) -> Columns:
-    counts_NC = data.counts_NC
+    counts_NC = data.counts.counts_NC
     columns: Columns = {}
     for kind, part in ROUGE.items():
         rouge = (rouge_l_of if kind == "l" else rouge_n_of)(counts_NC[:, part])
@@ -111,17 +114,17 @@ _COLUMNS: dict[str, Callable[[Data], Columns]] = {
 
 
 def _diversity(data: Data) -> list[Jackknife]:
-    return diversity.corpus_diversity(data.texts, data.words)
+    return diversity.corpus_diversity(data.words, data.kinds)
 
 
 def _in_users(data: Data) -> list[Family]:
-    return [means({"uusr": diversity.unique_in_groups(data.texts, data.groups("user"))}, "user")]
+    return [means({"uusr": diversity.unique_in_groups(data.kinds, data.groups("user"))}, "user")]
 
 
 def _in_items(data: Data) -> list[Family]:
     group_N = data.groups("item")
     distinct_1, distinct_2 = diversity.distinct_in_groups(data.words, group_N)
-    unique = diversity.unique_in_groups(data.texts, group_N)
+    unique = diversity.unique_in_groups(data.kinds, group_N)
     return [means({"iusr": unique, "distinct_1_item": distinct_1, "distinct_2_item": distinct_2}, "item")]
 
 
@@ -134,8 +137,7 @@ def _sentiment(data: Data) -> list[Family]:
     rated_N = np.array([sign(rating, middle) for rating in data.ratings().tolist()])
     if not rated_N.any():
         raise AbsentError("no prediction has a rating above or below the middle")
-    said_N = np.array([polarity.of(text) for text in data.texts])
-    reference_N = np.array([polarity.of(record["reference"]) for record in data.records])
+    said_N, reference_N = (polarity.of_all(side) for side in data.lower)
     judged_N = np.where(rated_N == 0, np.nan, 1.0)
     columns = {
         "sentiment_match": judged_N * (said_N == rated_N),

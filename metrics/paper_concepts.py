@@ -7,40 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from metrics.concept import candidate_recall, cmr, cor, fmr, fmr_token, ifcr, substring_match
+from metrics.concept import candidate_recall, cmr, fmr, fmr_token, ifcr, share, substring_match, tokens
 from metrics.families import Family, Jackknife, SharedPairs, Sums, different, means
+from metrics.item_overlap import cor
 from metrics.measures import AbsentError, Columns, Data
-from metrics.phrases import PhraseMatcher, tokenize
+from metrics.mentions import Mentions, Phrases, longest_first
 
 LIST_SHARE = 0.5  # of the words of a text, from which on it is a list of concepts
 
 
 def _gold_columns(data: Data) -> Columns:
     return {
-        "fmr": fmr(data.texts, data.gold),
-        "fmr_token": fmr_token(data.texts, data.gold),
+        "fmr": fmr(data.words, data.gold),
+        "fmr_token": fmr_token(data.words, data.gold),
         "gt_fmr": substring_match(data.texts, [[n for n in row if n.split()] for row in data.gold]),
     }
 
 
 def _rate_columns(data: Data) -> Columns:
-    covered_N = np.array([data.matcher.covered(text) for text in data.texts], dtype=float)
-    words_N = np.array([len(tokenize(text)) for text in data.texts])
+    covered_N, words_N = data.covered, data.words.lengths_T
     return {
-        "concept_rate": np.array([bool(concepts) for concepts in data.found], dtype=float),
-        "concepts_named": np.array([len(concepts) for concepts in data.found], dtype=float),
+        "concept_rate": (data.found.sizes_T > 0).astype(float),
+        "concepts_named": data.found.sizes_T.astype(float),
         "concept_words": covered_N / np.maximum(words_N, 1),
         "list_rate": ((words_N > 0) & (covered_N >= LIST_SHARE * words_N)).astype(float),
-        "cmr_gold": cmr(data.found, [data.matcher.find(r["reference"]) for r in data.records]),
+        "cmr_gold": cmr(data.found, data.found_in_references),
     }
 
 
 def _match_columns(data: Data) -> Columns:
-    users = data.known_concepts("user_index", data.knowledge.user_concepts)
-    items = data.known_concepts("item_index", data.knowledge.item_concepts)
-    either = [user | item for user, item in zip(users, items, strict=True)]
-    both = [user & item for user, item in zip(users, items, strict=True)]
-    return {"cmr": cmr(data.found, either), "cmr_both": cmr(data.found, both)}
+    of_user_M = data.found.also_in(*data.known_concepts("user_index", data.knowledge.user_concepts))
+    of_item_M = data.found.also_in(*data.known_concepts("item_index", data.knowledge.item_concepts))
+    sizes_N = data.found.sizes_T
+    either, both = (data.found.per_text(marked_M) for marked_M in (of_user_M | of_item_M, of_user_M & of_item_M))
+    return {"cmr": share(either, sizes_N), "cmr_both": share(both, sizes_N)}
 
 
 def _item_columns(data: Data) -> Columns:
@@ -54,7 +54,7 @@ def _candidate_columns(data: Data) -> Columns:
     indices = {concept: index for index, concept in enumerate(data.knowledge.concepts)}
     if unknown := sorted({name for row in names for name in row} - indices.keys()):
         raise AbsentError(f"candidate concept {unknown[0]!r} ({len(unknown)} in all) is not in the train split")
-    candidates = [{indices[name] for name in row} for row in names]
+    candidates = Mentions.of([{indices[name] for name in row} for row in names])
     return {
         "cmr_candidates": cmr(data.found, candidates),
         "candidate_recall": candidate_recall(data.found, candidates),
@@ -78,8 +78,9 @@ def _coverage(data: Data) -> list[Jackknife]:
 
 def _test_coverage(data: Data) -> list[Jackknife]:
     vocabulary = sorted({name for names in data.gold for name in names})
-    matcher = PhraseMatcher(vocabulary)
-    return [_named("fcr_test", [matcher.find(text) for text in data.texts], len(vocabulary))]
+    phrases = Phrases(vocabulary, data.lower[0].vocabulary)
+    found = phrases.mentions(data.lower[0], longest_first(phrases.occurrences(data.lower[0])))
+    return [_named("fcr_test", found, len(vocabulary))]
 
 
 def _tokens(data: Data) -> list[Family | Jackknife]:
@@ -87,28 +88,26 @@ def _tokens(data: Data) -> list[Family | Jackknife]:
     vocabulary = data.knowledge.all_concepts
     if not vocabulary:
         raise AbsentError("the concepts of all splits are not known without a corpus")
-    indices = {name: index for index, name in enumerate(vocabulary)}
-    found = [{indices[word] for word in text.split() if word in indices} for text in data.texts]
-    return [_named("fcr_token", found, len(vocabulary)), *_shared("div_token", found)]
+    found = tokens(data.words, vocabulary)
+    return [_named("fcr_token", found, len(vocabulary)), *_shared("div_token", found, len(vocabulary))]
 
 
-def _named(name: str, found: list[set[int]], total: int) -> Jackknife:
-    pairs = SharedPairs.of([name], found)
-    return different(name, pairs.concepts_M, pairs.records_M, len(found), float(total))
+def _named(name: str, found: Mentions, total: int) -> Jackknife:
+    return different(name, found.concepts_M, found.texts_M, found.n, float(total))
 
 
 def _div(data: Data) -> list[Family]:
-    return _shared("div", data.found)
+    return _shared("div", data.found, len(data.knowledge.concepts))
 
 
-def _shared(name: str, found: list[set[int]]) -> list[Family]:
-    if len(found) < 2:
+def _shared(name: str, found: Mentions, n_concepts: int) -> list[Family]:
+    if found.n < 2:
         raise AbsentError("there is one prediction and it compares two")
-    return [SharedPairs.of([name], found)]
+    return [SharedPairs.of([name], found, n_concepts)]
 
 
 def _cor(data: Data) -> list[Family]:
-    overlap = cor(data.found, data.groups("item").tolist())
+    overlap = cor(data.found, data.groups("item"))
     if len(overlap.pairs_I) == 0:
         raise AbsentError("no item has two predictions")
     summands_IS = np.column_stack([*overlap, np.ones(len(overlap.pairs_I))])

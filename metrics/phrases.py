@@ -50,7 +50,7 @@ class PhraseMatcher:
             step = 1
             for length in self._lengths.get(words[start], ()):
                 indices = self._indices.get(tuple(words[start : start + length]))
-                if indices is not None:
+                if indices is not None and start + length <= len(words):
                     matches.append((indices, length))
                     step = length
                     break

@@ -6,14 +6,18 @@ negative below it. No word list is needed, so it works for any language and doma
 reference texts stands beside every figure made with it.
 """
 
-# V words and word pairs of train
+# V words and word pairs of train · T texts · O occurrences of them
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from metrics.mentions import Phrases, text_of
 from metrics.phrases import ngrams, tokenize
+from metrics.words import Words
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,15 @@ class Polarity:
         """1 positive, -1 negative, 0 where nothing known is said or both sides weigh the same."""
         score = math.fsum(self.log_odds.get(gram, 0.0) for gram in _grams(text))
         return (score > 0) - (score < 0)
+
+    def of_all(self, lower: Words) -> np.ndarray:
+        """said_T: the same of many texts, given in lower case; weights that cancel but for rounding are the same."""
+        phrases = Phrases([" ".join(gram) for gram in self.log_odds], lower.vocabulary)
+        found = phrases.occurrences(lower)
+        odds_O = np.array(list(self.log_odds.values()))[phrases.concepts][found.spelling_O]  # a spelling a gram
+        texts_O, n = text_of(lower, found.places_O), len(lower.bounds_T1) - 1
+        score_T, size_T = np.bincount(texts_O, odds_O, n), np.bincount(texts_O, np.abs(odds_O), n)
+        return np.where(np.abs(score_T) > 1e-12 * size_T, np.sign(score_T), 0).astype(np.int64)
 
 
 def sign(rating: float, middle: float) -> int:

@@ -17,7 +17,7 @@ from sacrebleu.metrics.base import Metric
 from metrics.diversity import corpus_words
 from metrics.families import Sums, means
 from metrics.measures import Measures
-from metrics.text_counts import ngram_types
+from metrics.words import ngrams_up_to
 
 ROUGE_KINDS = {"1": "rouge1", "2": "rouge2", "l": "rougeL"}
 SELF_BLEU_ORDERS = 4
@@ -90,9 +90,9 @@ def self_bleu(texts: Sequence[str]) -> np.ndarray:
     n, words = len(texts), corpus_words(texts)
     if n < 2:
         return np.full(n, np.nan)
-    length_N, log_N = words.lengths_D, np.zeros(n)
-    for order, (type_G, record_G) in enumerate(ngram_types(words, np.zeros(n, np.int64), SELF_BLEU_ORDERS), start=1):
-        matches_N = _clipped_by_others(type_G, record_G, n)
+    length_N, log_N = words.lengths_T, np.zeros(n)
+    for order, grams in enumerate(ngrams_up_to(SELF_BLEU_ORDERS, words), start=1):
+        matches_N = _clipped_by_others(grams.types_G.astype(np.int64), grams.texts_G, n)
         if order == 1:
             none_N = matches_N == 0
         share_N = np.where(matches_N == 0, NLTK_EPSILON, matches_N) / np.maximum(length_N - order + 1, 1)
@@ -108,9 +108,11 @@ def _clipped_by_others(type_G: np.ndarray, record_G: np.ndarray, n: int) -> np.n
     order = np.lexsort((-count_P, type_P))
     sorted_type, sorted_count = type_P[order], count_P[order]
     first = np.flatnonzero(np.diff(sorted_type, prepend=-1))
-    highest_T = sorted_count[first]
     second = np.minimum(first + 1, len(sorted_count) - 1)
-    second_T = np.where((second > first) & (sorted_type[second] == sorted_type[first]), sorted_count[second], 0)
+    highest_T, second_T = np.zeros((2, int(type_P.max(initial=-1)) + 1), dtype=np.int64)
+    highest_T[sorted_type[first]] = sorted_count[first]
+    alike = (second > first) & (sorted_type[second] == sorted_type[first])
+    second_T[sorted_type[first]] = np.where(alike, sorted_count[second], 0)
     # the one text that alone has the highest count sees the second; with a tie the second equals the highest
     others_P = np.where(count_P == highest_T[type_P], second_T[type_P], highest_T[type_P])
     return np.bincount(record_P, np.minimum(count_P, others_P), n)

@@ -16,11 +16,11 @@ import numpy as np
 from metrics.bootstrap import bootstrap, interval
 from metrics.errors import InputError
 from metrics.families import Family
-from metrics.measures import ConceptKnowledge, Measures
+from metrics.measures import ConceptKnowledge, Counts, Measures
 from metrics.paper import measure
 from metrics.predictions import read_predictions
 from metrics.table import format_table
-from metrics.text_counts import text_counts
+from metrics.text_counts import chunks, pairs_of
 
 __all__ = [
     "ConceptKnowledge",
@@ -47,9 +47,10 @@ def evaluate(
     return figures(measure(records, knowledge, counts_of(records)), resamples, seed)
 
 
-def counts_of(records: Sequence[dict[str, Any]]) -> np.ndarray:
-    """The `text_counts` of records."""
-    return text_counts([record["explanation"] for record in records], [record["reference"] for record in records])
+def counts_of(records: Sequence[dict[str, Any]]) -> Counts:
+    """What is counted in the texts of records."""
+    pairs = pairs_of([record["explanation"] for record in records], [record["reference"] for record in records])
+    return Counts(pairs, np.concatenate([pairs.counts(part.start, part.stop) for part in chunks(len(records))]))
 
 
 def canonical(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -66,13 +67,15 @@ def canonical_places(predictions: Sequence[dict[str, Any]]) -> list[int]:
     if None not in names and len(set(names)) == len(names):
         keys = [_order(name) for name in names]
     else:
-        keys = [(record["explanation"], record["reference"], _rest(record)) for record in predictions]
+        keys = list(map(_content, predictions))
     return sorted(range(len(predictions)), key=keys.__getitem__)
 
 
-def _rest(record: dict[str, Any]) -> str:
-    """What else a record holds, as a text; most files of other programs have only the two texts."""
-    return json.dumps(record, sort_keys=True, default=str) if len(record) > 2 else ""
+def _content(record: dict[str, Any]) -> str:
+    """All that a record holds as one text, which no other record has; most files of other programs have two texts."""
+    ours, theirs = record["explanation"], record["reference"]
+    rest = json.dumps(record, sort_keys=True, default=str) if len(record) > 2 else ""
+    return f"{ours}\0{theirs}\0{rest}\0{len(ours)}"  # its length: texts may hold \0, too
 
 
 def _order(name: str | int) -> tuple[bool, int, str]:
@@ -111,6 +114,12 @@ def intervals(measures: Measures, resamples: int, seed: int) -> dict[str, list[f
 
 def resampled(measures: Measures, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Metric -> values_R under bootstrap weights. The same seed gives two systems the same draws: they are paired."""
+    if (resamples, seed) not in measures.draws:
+        measures.draws[resamples, seed] = _drawn(measures, resamples, seed)
+    return measures.draws[resamples, seed]
+
+
+def _drawn(measures: Measures, resamples: int, seed: int) -> dict[str, np.ndarray]:
     values: dict[str, np.ndarray] = {}
     for families in by_units(measures.families).values():
         n = families[0].units

@@ -1,21 +1,20 @@
 """Whole-number counts of many text pairs at once: all that BLEU, ROUGE and Distinct need of a record.
 
 Scores of any set of records follow from sums and means over these rows, so a bootstrap, a paired test and a run on many
-ranks never look at a text again. Counting is array work: words become numbers, an n-gram of a record becomes the
-number of (its first n - 1 words, its last word) of that record, and each order costs one sort.
+ranks never look at a text again. Counting is array work: words are numbers (`metrics.words`), an n-gram of a record
+becomes the number of (its first n - 1 words, its last word) of that record, and each order costs one sort.
 """
 
-# N records · W words of all of them · D documents: hypothesis and reference of each record, in turn · C columns
-# G n-grams of all documents · T types: the different n-grams of each record · L words of the longest text
+# N records · W words of all of them · T texts: the hypothesis of each record, then the reference of each · C columns
+# G n-grams of all texts · K types: the different n-grams of each record · L words of the longest text
 
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-CHUNK = 8192  # records at a time: bounds memory, and no count depends on it
+from metrics.words import CHUNK, Words, at_whitespace, encode, longer, single
+
 MAX_ORDER = 4
 LCS_BLOCK = 512  # records padded to one length
 LCS_BITS = 64
@@ -35,11 +34,34 @@ ROUGE = {"1": slice(11, 14), "2": slice(14, 17), "l": slice(17, 20)}
 _FIELD_ROUGE = slice(11, 20)
 
 
-class Words(NamedTuple):
-    """Documents as numbers: the same number, the same word."""
+class Pairs(NamedTuple):
+    """Hypotheses and references as numbers, split at any whitespace, and at single blanks as the field's ROUGE does."""
 
-    ids_W: np.ndarray
-    lengths_D: np.ndarray
+    ours: Words
+    theirs: Words
+    ours_at_blanks: Words
+    theirs_at_blanks: Words
+
+    def counts(self, start: int, stop: int) -> np.ndarray:
+        """counts_NC, int64, with the columns `COLUMNS`, of the records from `start` to `stop`."""
+        words, at_blanks = ([side.part(start, stop) for side in sides] for sides in (self[:2], self[2:]))
+        counts_NC = _counts(*words)
+        if any(not np.array_equal(a.ids_W, b.ids_W) for a, b in zip(words, at_blanks, strict=True)):
+            counts_NC[:, _FIELD_ROUGE] = _counts(*at_blanks)[:, _FIELD_ROUGE]
+        return counts_NC
+
+
+def pairs_of(hypotheses: Sequence[str], references: Sequence[str]) -> Pairs:
+    """The words of both sides. Raises ValueError where one list is shorter."""
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references: one list is shorter")
+    at_blanks = encode(hypotheses, references)
+    return Pairs(*at_whitespace(at_blanks), *at_blanks)
+
+
+def chunks(n: int) -> list[range]:
+    """The places of `n` records, some at a time."""
+    return [range(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
 def text_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -47,112 +69,74 @@ def text_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndar
 
     BLEU and Distinct split at any whitespace, the field's ROUGE at single spaces (an empty text is one empty word).
     """
-    if len(hypotheses) != len(references):
-        raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references: one list is shorter")
-    counts_NC = np.zeros((len(hypotheses), len(COLUMNS)), dtype=np.int64)
-    for start in range(0, len(hypotheses), CHUNK):
-        part = slice(start, start + CHUNK)
-        texts = list(chain.from_iterable(zip(hypotheses[part], references[part], strict=True)))
-        joined = " ".join(texts)
-        counts_NC[part] = _counts(encode(joined.split(" "), [text.count(" ") + 1 for text in texts]))
-        if joined.split() == joined.split(" "):
-            continue
-        words = [text.split() for text in texts]
-        same = [bool(text) and text == " ".join(own) for text, own in zip(texts, words, strict=True)]
-        differ = [row for row in range(len(texts) // 2) if not (same[2 * row] and same[2 * row + 1])]
-        documents = [words[2 * row + side] for row in differ for side in (0, 1)]
-        again = _counts(encode(list(chain.from_iterable(documents)), list(map(len, documents))))
-        counts_NC[start + np.array(differ), : _FIELD_ROUGE.start] = again[:, : _FIELD_ROUGE.start]
-    return counts_NC
+    pairs = pairs_of(hypotheses, references)
+    parts = [pairs.counts(part.start, part.stop) for part in chunks(len(hypotheses))]
+    return np.concatenate([np.zeros((0, len(COLUMNS)), dtype=np.int64), *parts])
 
 
-def encode(words: Sequence[str], lengths: Sequence[int], numbers: dict[str, int] | None = None) -> Words:
-    """The words of documents, one after the other, as numbers; a dict given as `numbers` is used and grown."""
-    vocabulary: defaultdict[str, int] = defaultdict(None, numbers or {})
-    vocabulary.default_factory = vocabulary.__len__
-    ids_W = np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words))
-    if numbers is not None:
-        numbers.update(vocabulary)
-    return Words(ids_W, np.array(lengths, dtype=np.int64))
-
-
-def ngram_types(words: Words, group_D: np.ndarray, orders: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each order: (type_G, document_G) of every n-gram; n-grams of one group have one type if they are equal."""
-    document_W = np.repeat(np.arange(len(words.lengths_D)), words.lengths_D)
-    n_words = int(words.ids_W.max(initial=0)) + 1
-    type_G, place_G, found = group_D[document_W], np.arange(len(document_W)), []
-    for order in range(1, orders + 1):
+def _counts(ours: Words, theirs: Words) -> np.ndarray:
+    """counts_NC of texts as numbers."""
+    n = len(ours.lengths_T)
+    columns: dict[str, np.ndarray] = {"theirs_1": theirs.lengths_T}
+    both = Words(
+        np.concatenate([ours.ids_W, theirs.ids_W]),
+        np.concatenate([ours.bounds_T1, ours.bounds_T1[-1] + theirs.bounds_T1[1:]]),
+        ours.vocabulary,
+    )
+    grams = single(both, np.arange(2 * n) % max(n, 1))
+    for order in range(1, MAX_ORDER + 1):
         if order > 1:
-            longer = place_G + order - 1 < len(document_W)
-            longer[longer] = document_W[place_G[longer]] == document_W[place_G[longer] + order - 1]
-            type_G, place_G = type_G[longer], place_G[longer]
-        # exact: the number of a type is below the number of words, far from overflow when multiplied
-        _, type_G = np.unique(type_G * n_words + words.ids_W[place_G + order - 1], return_inverse=True)
-        found.append((type_G, document_W[place_G]))
-    return found
-
-
-def _counts(words: Words) -> np.ndarray:
-    """counts_NC of documents, hypothesis and reference of each record in turn."""
-    n = len(words.lengths_D) // 2
-    lengths_N2 = words.lengths_D.reshape(n, 2)
-    columns: dict[str, np.ndarray] = {"theirs_1": lengths_N2[:, 1]}
-    types = ngram_types(words, np.arange(2 * n) // 2, MAX_ORDER)
-    for order, (type_G, document_G) in enumerate(types, start=1):
-        columns[f"ours_{order}"] = np.maximum(lengths_N2[:, 0] - order + 1, 0)
-        n_types = int(type_G.max(initial=-1)) + 1
-        record_T = np.zeros(n_types, dtype=np.int64)
-        record_T[type_G] = document_G // 2
-        of_reference_G = document_G % 2 == 1
-        ours_T = np.bincount(type_G[~of_reference_G], minlength=n_types)
-        theirs_T = np.bincount(type_G[of_reference_G], minlength=n_types)
-        columns[f"match_{order}"] = np.bincount(record_T, np.minimum(ours_T, theirs_T), n)
+            grams = longer(both, grams, order)
+        columns[f"ours_{order}"] = np.maximum(ours.lengths_T - order + 1, 0)
+        n_types, own = int(grams.types_G.max(initial=-1)) + 1, int(np.searchsorted(grams.texts_G, n))
+        record_K = np.zeros(n_types, dtype=np.int64)
+        record_K[grams.types_G] = grams.texts_G % n
+        ours_K, theirs_K = (np.bincount(part, minlength=n_types) for part in np.split(grams.types_G, [own]))
+        common_K = (ours_K > 0) & (theirs_K > 0)
+        columns[f"match_{order}"] = np.bincount(record_K, np.minimum(ours_K, theirs_K), n)
         if order <= 2:
-            columns[f"rouge_{order}_common"] = np.bincount(record_T, (ours_T > 0) & (theirs_T > 0), n)
-            columns[f"rouge_{order}_ours"] = columns[f"types_{order}"] = np.bincount(record_T, ours_T > 0, n)
-            columns[f"rouge_{order}_theirs"] = np.bincount(record_T, theirs_T > 0, n)
-    columns["rouge_l_common"] = lcs_lengths(words)
-    columns["rouge_l_ours"], columns["rouge_l_theirs"] = lengths_N2.T
+            for part, which_K in (("common", common_K), ("ours", ours_K > 0), ("theirs", theirs_K > 0)):
+                columns[f"rouge_{order}_{part}"] = np.bincount(record_K[which_K], minlength=n)
+            columns[f"types_{order}"] = columns[f"rouge_{order}_ours"]
+        if order >= 2:  # an n-gram of both texts begins with one of both texts; the others are counted above
+            grams = grams.only(common_K[grams.types_G])
+    columns["rouge_l_common"] = lcs_lengths(ours, theirs)
+    columns["rouge_l_ours"], columns["rouge_l_theirs"] = ours.lengths_T, theirs.lengths_T
     return np.stack([columns[name] for name in COLUMNS], axis=1).astype(np.int64)
 
 
-def lcs_lengths(words: Words) -> np.ndarray:
+def lcs_lengths(ours: Words, theirs: Words) -> np.ndarray:
     """Lengths of the longest common subsequence of each hypothesis and its reference: lcs_N.
 
     Crochemore et al., "A fast and practical bit-vector algorithm for the longest common subsequence problem" (2001),
     over many records at a time; a row of the dynamic programme is the bits of one integer. Pairs whose shorter text
     has more than LCS_BITS words are done one by one with Python's integers, which have as many bits as needed.
     """
-    starts_D = np.concatenate([[0], np.cumsum(words.lengths_D)])[:-1]
+    lengths_2N = np.stack([ours.lengths_T, theirs.lengths_T])
     # the length is symmetric: the shorter text lies in the bits
-    swap_N = words.lengths_D[0::2] > words.lengths_D[1::2]
-    first_N = 2 * np.arange(len(swap_N)) + swap_N
-    second_N = first_N ^ 1
+    swap_N = lengths_2N[0] > lengths_2N[1]
+    shorter_N, longer_N = lengths_2N.min(axis=0), lengths_2N.max(axis=0)
     lcs_N = np.zeros(len(swap_N), dtype=np.int64)
-    fits_N = words.lengths_D[first_N] <= LCS_BITS
-    order = np.lexsort((words.lengths_D[second_N], words.lengths_D[first_N]))
+    fits_N = shorter_N <= LCS_BITS
+    order = np.lexsort((longer_N, shorter_N))
     order = order[fits_N[order]]
     for start in range(0, len(order), LCS_BLOCK):
         rows = order[start : start + LCS_BLOCK]
-        short, long = (
-            _padded(words, starts_D, document_N[rows], pad) for document_N, pad in ((first_N, -1), (second_N, -2))
-        )
-        lcs_N[rows] = _lcs_block(short, long)
+        a_NL, b_NL = (_padded(side, rows, pad, longer_N[rows]) for side, pad in ((ours, -1), (theirs, -2)))
+        swap_N1 = swap_N[rows][:, None]
+        short_NL, long_NL = np.where(swap_N1, b_NL, a_NL), np.where(swap_N1, a_NL, b_NL)
+        lcs_N[rows] = _lcs_block(short_NL[:, : shorter_N[rows].max()], long_NL)
     for row in np.flatnonzero(~fits_N):
-        short, long = (
-            words.ids_W[starts_D[document] : starts_D[document] + words.lengths_D[document]].tolist()
-            for document in (first_N[row], second_N[row])
-        )
-        lcs_N[row] = lcs_length(short, long)
+        a, b = (side.ids_W[side.bounds_T1[row] : side.bounds_T1[row + 1]].tolist() for side in (ours, theirs))
+        lcs_N[row] = lcs_length(a, b)
     return lcs_N
 
 
-def _padded(words: Words, starts_D: np.ndarray, documents: np.ndarray, pad: int) -> np.ndarray:
-    lengths = words.lengths_D[documents]
-    places = np.arange(lengths.max(initial=0))
-    within = places < lengths[:, None]
+def _padded(words: Words, texts: np.ndarray, pad: int, longest: np.ndarray) -> np.ndarray:
+    places = np.arange(longest.max(initial=0))
+    within = places < words.lengths_T[texts][:, None]
     ids = np.full(within.shape, pad, dtype=np.int32)
-    ids[within] = words.ids_W[(starts_D[documents][:, None] + places)[within]]
+    ids[within] = words.ids_W[(words.bounds_T1[texts][:, None] + places)[within]]
     return ids
 
 

@@ -5,6 +5,7 @@ from metrics import bootstrap as module
 from metrics.bleu import bleu_statistics, corpus_bleu
 from metrics.bootstrap import bootstrap, interval
 from metrics.families import SharedPairs
+from metrics.mentions import Mentions
 
 
 def half_width(values_R: np.ndarray) -> float:
@@ -34,7 +35,7 @@ def test_the_interval_of_div_has_the_width_of_a_u_statistic():
     n = 1500
     found = [{0} if drawn else set() for drawn in np.random.default_rng(3).random(n) < 0.4]
     p = sum(map(len, found)) / n
-    values = bootstrap(SharedPairs.of(["div"], found).weighted, n, resamples=2000)[:, 0]
+    values = bootstrap(SharedPairs.of(["div"], Mentions.of(found), 9).weighted, n, resamples=2000)[:, 0]
     assert half_width(values) == pytest.approx(1.96 * 2 * p * np.sqrt(p * (1 - p) / n), rel=0.08)
     assert values.mean() == pytest.approx(p**2, abs=0.002)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from metrics.diversity import corpus_diversity, corpus_words, distinct_char_prag, distinct_corpus, distinct_sentence
+from metrics.words import kinds
 
 TEXTS = ["a b a b", "a b", "c", ""]  # 7 words of 3 kinds; bigrams ab ba ab | ab
 
@@ -28,7 +29,8 @@ def test_corpus_distinct_of_nothing_is_zero():
 
 
 def by_name(texts):
-    return {found.name: found for found in corpus_diversity(texts, corpus_words(texts))}
+    words = corpus_words(texts)
+    return {found.name: found for found in corpus_diversity(words, kinds(words))}
 
 
 def test_texts_are_the_same_when_their_words_are():

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metrics import text_counts as module
+from metrics import text_counts as text_counts_module
+from metrics import words as words_module
 from metrics.catalog import ALL
 from metrics.paper import measure
 from metrics.significance import compare
@@ -88,7 +89,8 @@ def test_counts_do_not_depend_on_the_batch(records, size):
     ours, theirs = ([record[key] for record in records] for key in ("explanation", "reference"))
     whole = text_counts(ours, theirs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", size)
+        for module in (text_counts_module, words_module):
+            patch.setattr(module, "CHUNK", size)
         assert np.array_equal(text_counts(ours, theirs), whole)
 
 

@@ -22,6 +22,10 @@ def test_phrases_are_matched_left_to_right():
     assert matcher.find("a b c d") == {0}
 
 
+def test_a_longer_phrase_that_does_not_fit_the_end_covers_no_word_too_many():
+    assert PhraseMatcher(["pool", "pool bar"]).covered("bar pool") == 1
+
+
 def test_letter_case_is_ignored_on_both_sides():
     assert PhraseMatcher(["George Lucas"]).find("GEORGE lucas made it") == {0}
 

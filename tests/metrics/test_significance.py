@@ -10,6 +10,7 @@ from scipy import stats
 
 from metrics.families import SharedPairs, Sums, means
 from metrics.measures import Measures
+from metrics.mentions import Mentions
 from metrics.paper import measure
 from metrics.significance import bootstrap_p, compare, compare_groups, holm, randomisation
 from metrics.standard import library_rows, measure_library
@@ -129,9 +130,9 @@ def test_exchanging_explanations_gives_the_div_of_the_exchanged_ones():
     swap = np.random.default_rng(1).integers(0, 2, 15)
     mixed = [b if s else a for a, b, s in zip(ours, theirs, swap, strict=True)]
     other = [a if s else b for a, b, s in zip(ours, theirs, swap, strict=True)]
-    a, b = (SharedPairs.of(["div"], found) for found in (ours, theirs))
+    a, b = (SharedPairs.of(["div"], Mentions.of(found), 9) for found in (ours, theirs))
     got = a.exchanged(b, swap[None].astype(float))
-    expected = [SharedPairs.of(["div"], found).weighted(np.ones((1, 15))) for found in (mixed, other)]
+    expected = [SharedPairs.of(["div"], Mentions.of(found), 9).weighted(np.ones((1, 15))) for found in (mixed, other)]
     assert [value[0, 0] for value in got] == pytest.approx([value[0, 0] for value in expected])
 
 
