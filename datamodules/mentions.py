@@ -31,12 +31,12 @@ def fitted_extractor(
     Frequencies count sentences where sentences are what is explained with: in whole reviews every feature is frequent.
     """
     rows = np.flatnonzero(train_R).tolist()
-    whole = ((texts[row], int(sign_R[row])) for row in rows)
-    parts = ((" ".join(part), sign) for text, sign in whole for part in split_sentences(text.split()))
+    whole: Iterator[tuple[Sequence[str], int]] = ((texts[row].lower().split(), int(sign_R[row])) for row in rows)
+    parts = ((part, sign) for words, sign in whole for part in split_sentences(words))
     return _FITS.get(options.concept_source, fit_extractor)(parts if by_sentence else whole, options)
 
 
-def listed(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extractor:
+def listed(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) -> Extractor:
     """An extractor of the concepts of a user's list; nothing is fitted."""
     path = Path(options.concept_list)
     try:
@@ -51,7 +51,7 @@ def listed(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extract
     return Extractor({tuple(name.split()): name for name in names}, dict(lexicon()))
 
 
-_FITS: dict[str, Callable[[Iterable[tuple[str, int]], ConceptOptions], Extractor]] = {
+_FITS: dict[str, Callable[[Iterable[tuple[Sequence[str], int]], ConceptOptions], Extractor]] = {
     "list": listed,
     "spacy": fit_noun_chunks,
 }
