@@ -68,7 +68,7 @@ def plain(phrase: str) -> str:
 
 def ours(sentences: list[str], least: int) -> Found:
     """The extractor; a sentence has those features on which it holds an opinion."""
-    options = ConceptOptions(concept_min_count=least, concept_max_share=1.0)
+    options = ConceptOptions(concept_min_count=least, concept_max_share=1.0, concept_top=20_000)
     extractor = fit_extractor([(sentence.split(), 0) for sentence in sentences], options)
     found = (extractor.find(sentence.split()) for sentence in sentences)
     each = [{plain(extractor.concepts[f.concept]) for f in one if f.opinion} for one in found]

@@ -3,7 +3,7 @@
 Nothing but counts, word lists and a lexicon of opinion words:
 
 1. Candidates are runs of one to three content words, of which the first ones judge nothing, with an opinion somewhere
-   within reach.
+   within reach, and that do not mostly stand where verbs and adjectives do ("to X", "it is X", "very X").
 2. A candidate is a concept if a linear score of its frequency, its cues ("the X", "great X", "the X is") and its last
    word's ending is above zero. The weights are a logistic regression on marks that people made in reviews of nine
    products.
@@ -27,7 +27,9 @@ from datamodules.term_counts import (
     BOUND,
     COPULA,
     DEFINITE,
+    DEGREES,
     NEAR,
+    OTHER,
     REACH,
     Cues,
     Part,
@@ -37,24 +39,21 @@ from datamodules.term_counts import (
     count_runs,
     marked,
 )
-from metrics.phrases import tokenize
 
 PART = 100_000  # texts
 LEAST_STEM = 4  # letters before an ending
-DOUBT = 2.0  # occurrences without a cue that shares are drawn to
+DOUBT = 2.0  # occurrences without a cue that count beside those seen
+OTHER_DOUBT = 6.0
+MOST_OTHER = 0.2  # share of occurrences behind "to", "it", "is", "very" that a name may have
+MOST_OTHER_JUDGING = 0.1  # ... whose last word is an opinion word as well ("support")
 # Texts that hold a candidate count half its frequency where they are the root of all texts times this: the more texts,
 # the more often chance repeats what is none.
 HALF = 1 / 6
 # By `python benchmarks/extraction.py weights`, on the nine products of Ding et al. (2008); the five of Hu and Liu (2004),
 # on which benchmarks/extraction.py measures, had no part in them.
-WEIGHTS_F = np.array([4.93, 1.28, 1.48, 1.78, 3.44, 1.87, -0.4, -1.18])
-BIAS = -4.62
+WEIGHTS_F = np.array([4.73, 1.12, 1.55, 1.85, 3.6, 1.87, -0.47, -1.15])
+BIAS = -4.22
 
-_DEGREES = frozenset(
-    tokenize("""
-very so too really more most quite extremely pretty as fairly rather incredibly somewhat super less even
-""")
-)
 _NOUN_ENDINGS = ("tion", "sion", "ment", "ness", "ity", "ance", "ence", "ship", "age", "ism", "ware", "phone", "ure")
 _OTHER_ENDINGS = ("ly", "ed", "ing", "ful", "ous", "able", "ible", "ive", "ish", "less", "est", "ize", "ise", "ify")
 
@@ -159,10 +158,18 @@ class _Candidates(NamedTuple):
         parts = [cues.part(ids_T) for ids_T in ids]
         runs = []
         for counted in count_runs(parts, singular_V, content(words), least) if parts else []:
-            judged_K = (counted.cues_KC[:, NEAR] > 0) & ~opinion_V[counted.words_KL[:, :-1]].any(axis=1)
-            kept = Runs(*(column[judged_K] for column in counted))
+            named_K = _may_name(counted, opinion_V)
+            kept = Runs(*(column[named_K] for column in counted))
             runs.append((kept, _features(kept, len(sign_R), ending_V, opinion_V)))
         return cls(words, signs, singular_V, parts, len(sign_R), runs)
+
+
+def _may_name(runs: Runs, opinion_V: np.ndarray) -> np.ndarray:
+    """Which runs [K] are judged by someone, open with no opinion ("great sound"), and are no verb or adjective."""
+    first_KL, last_K = runs.words_KL[:, :-1], runs.words_KL[:, -1]
+    other_K = runs.cues_KC[:, OTHER] / (runs.occurrences_K + OTHER_DOUBT)
+    most_K = np.where(opinion_V[last_K], MOST_OTHER_JUDGING, MOST_OTHER)
+    return (runs.cues_KC[:, NEAR] > 0) & ~opinion_V[first_KL].any(axis=1) & (other_K <= most_K)
 
 
 def _features(runs: Runs, texts: int, ending_V: np.ndarray, opinion_V: np.ndarray) -> np.ndarray:
@@ -197,7 +204,7 @@ def _encoded(texts: Iterable[tuple[Sequence[str], int]], codes: Codes) -> tuple[
 
 def _opinion_words(parts: list[np.ndarray], words: list[str], sign_R: np.ndarray) -> dict[str, int]:
     """Word -> sign: the lexicon's, and adjectives found by "very X", whose sign the ratings tell (0: they do not)."""
-    degree_V, content_V = marked(words, _DEGREES), content(words)
+    degree_V, content_V = marked(words, DEGREES), content(words)
     count_V, degree_count_V = np.zeros(len(words)), np.zeros(len(words))
     high_V, low_V = np.zeros(len(words)), np.zeros(len(words))
     first = 0

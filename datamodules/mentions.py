@@ -5,6 +5,7 @@ Whatever is fitted, is fitted on the texts and ratings of train alone, then look
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,12 @@ from datamodules.opinions import lexicon
 from datamodules.records import Codes, Mentions, normalise
 from datamodules.sentences import split_sentences
 from metrics.errors import InputError
+
+
+# Concepts by default: so many times the root of the number of train records, as the field's data sets have 3 to 10 times
+# (307 features for 8,745 records, 5,069 for 320,023).
+TOP_A_ROOT = 4
+LEAST_TOP = 100
 
 
 def rating_signs(rating_R: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -33,7 +40,9 @@ def fitted_extractor(
     rows = np.flatnonzero(train_R).tolist()
     whole: Iterator[tuple[Sequence[str], int]] = ((texts[row].lower().split(), int(sign_R[row])) for row in rows)
     parts = ((part, sign) for words, sign in whole for part in split_sentences(words))
-    return _FITS.get(options.concept_source, fit_extractor)(parts if by_sentence else whole, options)
+    top = options.concept_top or max(LEAST_TOP, round(TOP_A_ROOT * len(rows) ** 0.5))
+    fit = _FITS.get(options.concept_source, fit_extractor)
+    return fit(parts if by_sentence else whole, replace(options, concept_top=top))
 
 
 def listed(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) -> Extractor:

@@ -19,13 +19,25 @@ LONGEST = 3  # words of a run
 REACH = 6  # words between a run and an opinion on it
 AFTER_COPULA = 5  # words in which the opinion follows the copula
 
+_CONTRACTIONS = ("'s", "'re", "'ll", "'ve", "'d", "'m", "n't")
 _OPENERS = frozenset(tokenize("the a an my your its their our his her this these of with in"))
 _COPULAS = frozenset(
     tokenize("is are was were it's looks feels sounds seems works work worked look sound feel seem has have")
 )
-# Cues of an occurrence: an opinion within reach, an opinion bound to it, "the" before it, a copula behind it. They are
-# bits of its first word, from what stands before it, and of the word behind its last.
-NEAR, BOUND, DEFINITE, COPULA = CUES = range(4)
+_NO_NOUN_BEHIND = frozenset(
+    tokenize("""
+to i you we they he she it who will would can could should may might must do does did i'd i'll you'll please let's
+they'll it'll we'll is are was were be been am i'm it's isn't aren't wasn't
+""")
+)
+DEGREES = frozenset(
+    tokenize("""
+very so too really more most quite extremely pretty as fairly rather incredibly somewhat super less even
+""")
+)
+# Cues of an occurrence: an opinion within reach, an opinion bound to it, "the" before it, a copula behind it, and "to",
+# "it", "is", "very" or the like before it, as before a verb or an adjective. They are bits of its first word, from what stands before it, and of the word behind its last.
+NEAR, BOUND, DEFINITE, COPULA, OTHER = CUES = range(5)
 
 
 class Part(NamedTuple):
@@ -58,7 +70,7 @@ def content(words: Sequence[str]) -> np.ndarray:
             len(word) > 1
             and word not in STOP_WORDS
             and word not in NEGATORS
-            and not word.endswith("'s")
+            and not word.endswith(_CONTRACTIONS)
             and any(map(str.isalpha, word))
             for word in words
         ]
@@ -72,6 +84,7 @@ class Cues:
         self._opinion_V = opinion_V
         self._passes_V = marked(words, _OPENERS) | content(words)
         self._definite_V, self._copula_V = marked(words, ("the",)), marked(words, _COPULAS)
+        self._other_V = marked(words, _NO_NOUN_BEHIND | DEGREES | NEGATORS)
         self._pause_V, self._end_V = marked(words, PAUSES | {""}), marked(words, ENDS | {""})
 
     def part(self, ids_T: np.ndarray) -> Part:
@@ -82,8 +95,8 @@ class Cues:
         bound_before_T = np.zeros(size, dtype=bool)
         bound_before_T[1:] = opinion_T[:-1]  # "great X", "great for the X"
         bound_before_T[2:] |= opinion_T[:-2] & self._passes_V[ids_T[1:-1]]
-        definite_T = np.append(False, self._definite_V[ids_T[:-1]])
-        before_T = near_before_T << NEAR | bound_before_T << BOUND | definite_T << DEFINITE
+        definite_T, other_T = (np.append(False, of_V[ids_T[:-1]]) for of_V in (self._definite_V, self._other_V))
+        before_T = near_before_T << NEAR | bound_before_T << BOUND | definite_T << DEFINITE | other_T << OTHER
         after_T = near_after_T << NEAR | self._judged(ids_T, opinion_T, copula_T) << BOUND | copula_T << COPULA
         return Part(ids_T, before_T.astype(np.uint8), after_T.astype(np.uint8))
 
