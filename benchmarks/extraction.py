@@ -189,7 +189,9 @@ def weights() -> dict:
     f1 = np.zeros((len(tuning), len(moves)))
     for place, product in enumerate(tuning):
         others = [name for name in tuning if name != product]
-        weights_F = logistic(np.concatenate([rows[p][1] for p in others]), np.concatenate([marked_K[p] for p in others]))
+        weights_F = logistic(
+            np.concatenate([rows[p][1] for p in others]), np.concatenate([marked_K[p] for p in others])
+        )
         score_K = rows[product][1] @ weights_F[1:] + weights_F[0]
         for column, move in enumerate(moves):
             found = {name for name, score in zip(names[product], score_K, strict=True) if score + move > 0}

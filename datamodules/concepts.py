@@ -56,7 +56,9 @@ class ConceptOptions:
     concept_max_share: float = field(default=0.1, metadata={"help": "... and in at most this share of the train texts"})
     concept_top: int = field(
         default=0,
-        metadata={"help": "keep this many, the most frequent ones; 0: four times the root of the number of train records"},
+        metadata={
+            "help": "keep this many, the most frequent ones; 0: four times the root of the number of train records"
+        },
     )
 
     def __post_init__(self) -> None:

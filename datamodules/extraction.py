@@ -13,7 +13,7 @@ V words of the vocabulary, K candidates, F features of one.
 """
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -56,6 +56,8 @@ BIAS = -4.22
 
 _NOUN_ENDINGS = ("tion", "sion", "ment", "ness", "ity", "ance", "ence", "ship", "age", "ism", "ware", "phone", "ure")
 _OTHER_ENDINGS = ("ly", "ed", "ing", "ful", "ous", "able", "ible", "ive", "ish", "less", "est", "ize", "ise", "ify")
+
+Run = tuple[int, ...]  # codes of words in singular
 
 
 class Found(NamedTuple):
@@ -126,7 +128,17 @@ def fit_extractor(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOp
         score_K = feature_KF @ WEIGHTS_F + BIAS
         kept_K = (score_K > 0) & (runs.texts_K <= options.concept_max_share * found.texts)
         chosen |= dict(zip(map(tuple, runs.words_KL[kept_K].tolist()), runs.texts_K[kept_K].tolist(), strict=True))
-    return Extractor(_named(chosen, found, options.concept_top), found.signs)
+    return Extractor(_named(_outside(chosen, options.concept_min_count), found, options.concept_top), found.signs)
+
+
+def _outside(chosen: dict[Run, int], least: int) -> dict[Run, int]:
+    """The concepts that at least so many texts hold without a longer one around: the longest one is found."""
+    inside: Counter[Run] = Counter()
+    for run, texts in chosen.items():
+        for length in range(1, len(run)):
+            for start in range(len(run) - length + 1):
+                inside[run[start : start + length]] += texts
+    return {run: texts for run, texts in chosen.items() if not inside[run] or texts - inside[run] >= least}
 
 
 def candidate_features(texts: Iterable[tuple[Sequence[str], int]], least: int) -> tuple[list[str], np.ndarray]:
@@ -252,9 +264,6 @@ def _ending(word: str) -> float:
         return 0.9
     other = any(word.endswith(ending) and len(word) >= len(ending) + LEAST_STEM for ending in _OTHER_ENDINGS)
     return 0.1 if other or word[:1].isdigit() else 0.55
-
-
-Run = tuple[int, ...]  # codes of singulars
 
 
 def _named(chosen: dict[Run, int], found: _Candidates, top: int) -> dict[tuple[str, ...], str]:

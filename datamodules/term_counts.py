@@ -156,9 +156,7 @@ def count_runs(parts: Sequence[Part], singular_V: np.ndarray, content_V: np.ndar
     return found
 
 
-def count_forms(
-    parts: Sequence[Part], singular_V: np.ndarray, runs_KL: np.ndarray
-) -> Iterator[tuple[list[int], int]]:
+def count_forms(parts: Sequence[Part], singular_V: np.ndarray, runs_KL: np.ndarray) -> Iterator[tuple[list[int], int]]:
     """(codes of a form of one of the runs, which are of one length; its occurrences)."""
     member_V = np.isin(singular_V, runs_KL)
     code_M = np.flatnonzero(member_V)
