@@ -3,12 +3,13 @@
     pip install textblob yake
     LLM2ER_DATA=../shared/data python benchmarks/extraction.py [weights]
 
-Prints one JSON line. With `weights` it fits those of datamodules/extraction.py instead, see `weights` below. Features: 8,194 sentences of reviews of 14 products with the features that people marked in them
-(Hu and Liu 2004; Ding and others 2008). What each method has to choose (our weights, least count, number of keywords) is
-chosen on the nine products of 2008 by the F1 of the features of a product, and all are measured on the five of 2004. Two
-questions: which features does a product have (`product`: mean over products), and which does a sentence judge
-(`sentence`: all sentences together). Forms of number are one feature for every method, by TextBlob's singulars.
-`interval` is of F1 over resampled products or sentences, `gain` of what our F1 is above the method's on the same ones.
+Prints one JSON line; with `weights` it fits those of datamodules/extraction.py instead, see there. Features: 8,194
+sentences of reviews of 14 products with the features that people marked in them (Hu and Liu 2004; Ding and others
+2008). What each method has to choose (our weights, least count, number of keywords) is chosen on the nine products of
+2008 by the F1 of the features of a product, and all are measured on the five of 2004. Two questions: which features
+does a product have (`product`: mean over products), and which does a sentence judge (`sentence`: all sentences
+together). Forms of number are one feature for every method, by TextBlob's singulars. `interval` is of F1 over resampled
+products or sentences, `gain` of how much our F1 is above the method's on the same ones.
 
 Polarity: 45,875 short texts under "pros" and "cons" (Ganapathibhotla and Liu 2008). `lexicon`: the sign of the sum over
 opinion words with negation, as in the extractor; `vader`: the sign of VADER's own compound score.

@@ -49,8 +49,8 @@ MOST_OTHER_JUDGING = 0.1  # ... whose last word is an opinion word as well ("sup
 # Texts that hold a candidate count half its frequency where they are the root of all texts times this: the more texts,
 # the more often chance repeats what is none.
 HALF = 1 / 6
-# By `python benchmarks/extraction.py weights`, on the nine products of Ding et al. (2008); the five of Hu and Liu (2004),
-# on which benchmarks/extraction.py measures, had no part in them.
+# By `python benchmarks/extraction.py weights`, on the nine products of Ding et al. (2008); the five of Hu and Liu
+# (2004), on which benchmarks/extraction.py measures, had no part in them.
 WEIGHTS_F = np.array([4.73, 1.12, 1.55, 1.85, 3.6, 1.87, -0.47, -1.15])
 BIAS = -4.22
 

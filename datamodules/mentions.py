@@ -18,9 +18,8 @@ from datamodules.records import Codes, Mentions, normalise
 from datamodules.sentences import split_sentences
 from metrics.errors import InputError
 
-
-# Concepts by default: so many times the root of the number of train records, as the field's data sets have 3 to 10 times
-# (307 features for 8,745 records, 5,069 for 320,023).
+# Concepts by default: so many times the root of the number of train records. The field's data sets have 3 to 10 times
+# the root (307 features for 8,745 records, 5,069 for 320,023).
 TOP_A_ROOT = 4
 LEAST_TOP = 100
 

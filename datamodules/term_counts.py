@@ -36,7 +36,8 @@ very so too really more most quite extremely pretty as fairly rather incredibly 
 """)
 )
 # Cues of an occurrence: an opinion within reach, an opinion bound to it, "the" before it, a copula behind it, and "to",
-# "it", "is", "very" or the like before it, as before a verb or an adjective. They are bits of its first word, from what stands before it, and of the word behind its last.
+# "it", "is", "very" or the like before it, as before a verb or an adjective. They are bits of its first word, from what
+# stands before it, and of the word behind its last.
 NEAR, BOUND, DEFINITE, COPULA, OTHER = CUES = range(5)
 
 
