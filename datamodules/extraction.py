@@ -86,20 +86,24 @@ class Extractor:
 
         The opinion is the nearest one of the same sentence within REACH words; of two as near, the one before.
         """
+        starts = [place for place, word in enumerate(words) if word in self._lengths]
+        if not starts:
+            return []
         judged = [place for place, word in enumerate(words) if word in self.signs]
         found: dict[int, Found] = {}
-        start = 0
-        while start < len(words):
-            step = 1
-            for length in self._lengths.get(words[start], ()):
+        free = 0  # where the words begin that no concept has taken
+        for start in starts:
+            if start < free:
+                continue
+            for length in self._lengths[words[start]]:
                 concept = self._forms.get(tuple(words[start : start + length]))
                 if concept is not None:
-                    step = length
-                    new = self._with_opinion(words, start, start + length, judged, concept)
-                    if concept not in found or (new.opinion and not found[concept].opinion):
-                        found[concept] = new
+                    free = start + length
+                    if concept not in found or not found[concept].opinion:
+                        new = self._with_opinion(words, start, free, judged, concept)
+                        if concept not in found or new.opinion:
+                            found[concept] = new
                     break
-            start += step
         return list(found.values())
 
     def _with_opinion(self, words: Sequence[str], start: int, end: int, judged: list[int], concept: int) -> Found:

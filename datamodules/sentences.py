@@ -17,7 +17,7 @@ from datamodules.opinions import ENDS
 from metrics.errors import InputError
 
 TYPICAL = 13  # words: the mean of the field's data sets is 12 to 15
-_CLOSERS = frozenset(")\"'")
+_BEHIND = ENDS | frozenset(")\"'")  # what may follow an end mark in the same sentence
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,15 @@ class SentenceOptions:
 
 def split_sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
     """The sentences of a tokenised text: each with its end marks and the quotes and brackets that close behind them."""
-    start = 0
-    for place, word in enumerate(words):
-        following = words[place + 1] if place + 1 < len(words) else ""
-        ends = word in ENDS or (word in _CLOSERS and place > start and words[place - 1] in ENDS)
-        if ends and following not in ENDS and following not in _CLOSERS:
-            yield words[start : place + 1]
-            start = place + 1
-    if start < len(words):
+    start, size = 0, len(words)
+    for place in [place for place, word in enumerate(words) if word in ENDS]:
+        if place >= start:
+            end = place + 1
+            while end < size and words[end] in _BEHIND:
+                end += 1
+            yield words[start:end]
+            start = end
+    if start < size:
         yield words[start:]
 
 

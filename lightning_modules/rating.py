@@ -15,8 +15,9 @@ from torch import Tensor
 
 from datamodules.candidates import CandidateFinder, predicted_sentiment
 from datamodules.corpus import Corpus
+from datamodules.edges import Relation
 from datamodules.evidence import Evidence, stack_candidates
-from datamodules.graph import ConceptGraph, GraphConfig, Relation
+from datamodules.graph import ConceptGraph, GraphConfig
 from datamodules.rating import RatingBatch
 from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, world
 from lightning_modules.fitting import FitConfig, one_group
