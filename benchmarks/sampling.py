@@ -4,7 +4,9 @@
 
 Prints one JSON line. Each way runs in a process of its own, on one thread: batches of 512 train records, forward,
 backward and an optimizer step, dropout on, width 64, one layer as in the shipped presets, leave-one-out on. The time of
-an epoch is that of the steps that were run, times the number of steps in an epoch.
+an epoch is that of the steps that were run, times the number of steps in an epoch. `read` is one reading of the whole
+graph, as validation and each fold of the evidence do it: at once, or by parts where training is sampled; `gib` of it is
+the peak while only that was run.
 """
 
 import json
@@ -12,6 +14,7 @@ import multiprocessing
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ import torch
 from datamodules.corpus import Corpus
 from datamodules.graph import GraphConfig, build_graph
 from datamodules.sampling import NeighborSampler
+from lightning_modules.rating import read_graph
 from models.hgt import HGTConfig, RatingModel
 
 BATCH, NEIGHBORS = 512, 15
@@ -64,18 +68,45 @@ def steps(path: str, number: int, neighbors: int | None, send) -> None:
     )
 
 
+def read(path: str, by_parts: bool, send) -> None:
+    """Sends the figures of one reading of the graph."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    graph = build_graph(Corpus.load(path), GraphConfig())
+    model = RatingModel(graph.node_counts, graph.relations, HGTConfig(width=64, layers=1, mlp_width=128), 3.0).eval()
+    edges = graph.edges()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    with torch.no_grad():
+        read_graph(model, edges, by_parts)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    send.send(
+        {
+            "cpu_s": round(cpu, 2),
+            "gib": round(after.ru_maxrss / 2**20, 2),
+            "gib_without_reading": round(before.ru_maxrss / 2**20, 2),
+        }
+    )
+
+
+def in_own_process(task: Callable[..., None], *arguments) -> dict:
+    """What a task sends from a process of its own."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=task, args=(*arguments, send))
+    process.start()
+    send.close()
+    figures = receive.recv()
+    process.join()
+    return figures
+
+
 def main(path: str, number: int, ways: list[str]) -> None:
     """Measures and prints."""
-    context, found = multiprocessing.get_context("spawn"), {}
+    found = {}
     for name, count, neighbors in (("neighbor", 10 * number, NEIGHBORS), ("full", number, None)):
-        if name not in ways:
-            continue
-        receive, send = context.Pipe(duplex=False)
-        process = context.Process(target=steps, args=(path, count, neighbors, send))
-        process.start()
-        send.close()
-        found[name] = receive.recv()
-        process.join()
+        if name in ways:
+            found[name] = in_own_process(steps, path, count, neighbors)
+            found[name]["read"] = in_own_process(read, path, neighbors is not None)
     print(json.dumps({"benchmark": "sampling", "neighbors": NEIGHBORS, "batch": BATCH, **found}))
 
 

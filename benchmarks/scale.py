@@ -5,10 +5,11 @@
     python benchmarks/scale.py 100000,300000,1189056 ours,pandas,reviews /tmp/scale  # the defaults, but for the folder
 
 Prints one JSON line, and each figure to stderr as soon as it is known. For each size and task, each in a process of its
-own: seconds on the clock, CPU seconds, and GiB at the peak. `ours`: launch/prepare.py of explanations with given
-features, then the graph; `pandas`: the same steps in pandas (read, check, normalise, drop duplicates, split by the
-NLG4RS rule, number by frequency, write Parquet, group edges with their counts); `reviews`: launch/prepare.py of whole
-reviews in Yelp's layout, concepts extracted and sentences chosen, then the graph.
+own: seconds on the clock, CPU seconds, and GiB at the peak, imports included. `ours`: launch/prepare.py of explanations
+with given features, then the edges of the graph with their counts, as arrays (to make tensors of them, training imports
+torch, which takes longer than either of these at 100,000); `pandas`: the same steps in pandas (read, check, normalise,
+drop duplicates, split by the NLG4RS rule, number by frequency, write Parquet, group edges with their counts);
+`reviews`: launch/prepare.py of whole reviews in Yelp's layout, concepts extracted and sentences chosen, then the edges.
 """
 
 import json
@@ -26,26 +27,26 @@ RELATIONS = (("rated_high", "rated_low"), ("likes", "dislikes"), ("praised_for",
 
 
 def ours(raw: Path, out: Path) -> dict[str, float]:
-    """Prepare explanations with given features, build the graph."""
+    """Prepare explanations with given features, find the edges."""
     return _prepare_and_build(f"raw={raw}", "format=nlg4rs_jsonl", f"out={out}")
 
 
 def reviews(raw: Path, out: Path) -> dict[str, float]:
-    """Prepare whole reviews, build the graph."""
+    """Prepare whole reviews, find the edges."""
     return _prepare_and_build(f"raw={raw}", "format=yelp", "on_bad_record=skip", f"out={out}")
 
 
 def _prepare_and_build(*arguments: str) -> dict[str, float]:
     from datamodules.corpus import Corpus
-    from datamodules.graph import GraphConfig, build_graph
+    from datamodules.edges import edge_tables
     from launch.config import load
     from launch.prepare import PrepareConfig, main
 
     config, _ = load(PrepareConfig, list(arguments))
     main(config)
     prepared = time.perf_counter()
-    graph = build_graph(Corpus.load(config.out), GraphConfig())
-    edges = sum(graph.data[relation].edge_index.shape[1] for relation in graph.relations)
+    tables = edge_tables(Corpus.load(config.out), typed=True)
+    edges = sum(2 * table.index_2E.shape[1] for table in tables.values())
     return {"graph_s": time.perf_counter() - prepared, "edges": edges}
 
 

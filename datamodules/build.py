@@ -7,8 +7,10 @@ Shape suffixes: R records, M mentions, N users or items.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ import pyarrow as pa
 
 from datamodules.concepts import ConceptOptions
 from datamodules.corpus import SPLITS, Corpus, check_replaceable, write_corpus
+from datamodules.extraction import Extractor, Found
 from datamodules.mentions import fitted_extractor, found_in, mentions_of, rating_signs
 from datamodules.narrowing import NarrowOptions, narrowed
 from datamodules.records import BadRecord, LeftOut, Mentions, RawRecord, Records, accepted
-from datamodules.sentences import SentenceOptions, choose
+from datamodules.sentences import SentenceOptions, choose, concepts_of, offers
 from datamodules.splits import TRAIN, cold, split_records, warmed
 from datamodules.tables import Sides, corpus_tables, vocabulary, with_facts
 from metrics.errors import InputError
@@ -175,11 +178,7 @@ def _with_concepts(
     if not by_sentence:
         mentions = mentions_of(found_in(records.explanations, extractor), sign_R, extractor.concepts)
         return records, mentions, split_R, None, named
-    texts, found = [], []
-    for review, sign in zip(records.explanations, sign_R.tolist(), strict=True):
-        text, concepts = choose(review, sign, extractor, options)
-        texts.append(text)
-        found.append(concepts)
+    texts, found = _explanations(records, sign_R, split_R == TRAIN, extractor, options)
     has_R = np.array([bool(text) for text in texts])
     left_out.count(records.line_R[~has_R].tolist(), "no sentence names a concept")
     _need_records(int(has_R.sum()), left_out)
@@ -190,6 +189,28 @@ def _with_concepts(
     # A user whose only train record explains nothing keeps a test record: it moves to train; nothing was fitted on it.
     split_R = warmed(kept, split_R) if splits == "random" else split_R
     return kept, mentions.rows(has_R), split_R, reviews, named
+
+
+def _explanations(
+    records: Records, sign_R: np.ndarray, train_R: np.ndarray, extractor: Extractor, options: BuildOptions
+) -> tuple[list[str], list[list[Found]]]:
+    """(the sentences that explain each record, or "", their concepts), item by item."""
+    texts = [""] * len(records)
+    found: list[list[Found]] = [[] for _ in texts]
+    order = np.argsort(records.item_R, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(records.item_R[order])) + 1):
+        offered = {row: offers(records.explanations[row], extractor, options) for row in rows.tolist()}
+        concepts = {row: concepts_of(one) for row, one in offered.items() if train_R[row]}
+        known = Counter(concept for one in concepts.values() for concept in one)
+        for row, one in offered.items():
+            own = concepts.get(row, set())
+            others = partial(_others, known, own)
+            texts[row], found[row] = choose(one, int(sign_R[row]), others, options)
+    return texts, found
+
+
+def _others(known: Mapping[int, int], own: set[int], concept: int) -> int:
+    return known.get(concept, 0) - (concept in own)
 
 
 def _reviews_table(texts: list[str], has_R: np.ndarray, sign_R: np.ndarray, split_R: np.ndarray) -> pa.Table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from datamodules.graph import Relation
+from datamodules.edges import Relation
 
 SHARED, VIA_ITEM, OF_ITEM, OF_USER, FREQUENT = range(5)  # the kinds of path, best first
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]  # concepts, polarities, attention

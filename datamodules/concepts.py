@@ -22,6 +22,12 @@ excellent fantastic terrible wonderful decent happy disappointed disappointing r
 since during via per against along without toward towards upon whether though although mine ones itself yourself himself
 herself themselves ourselves second third plus fact times day days week weeks month months year years hour hours minute
 minutes time people person guy guys someone anyone everybody nobody none i'm i'd i've it'll that'll ain't gonna
+three four five six seven eight nine ten half several various multiple certain particular similar different real full
+extra main whole entire ago anyway unless except etc instead later otherwise onto within across perhaps maybe forever
+apart wow oh im near past twice despite behind below inside outside whatever whoever wherever anywhere somewhere today
+actually probably exactly simply easily completely absolutely basically honestly personally unfortunately hopefully
+highly fairly slightly extremely quickly finally currently originally initially especially mostly nearly recently
+thanks thank btw ok okay yeah course sort kind lots bunch couple bit deal reason reasons regarding etc.
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
@@ -48,7 +54,12 @@ class ConceptOptions:
         default=5, metadata={"help": "a concept stands in at least this many train texts (when it is extracted)"}
     )
     concept_max_share: float = field(default=0.1, metadata={"help": "... and in at most this share of the train texts"})
-    concept_top: int = field(default=20000, metadata={"help": "keep this many, the most frequent ones"})
+    concept_top: int = field(
+        default=0,
+        metadata={
+            "help": "keep this many, the most frequent ones; 0: four times the root of the number of train records"
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.concept_source not in SOURCES:
@@ -59,5 +70,5 @@ class ConceptOptions:
             raise InputError(f"concept_min_count={self.concept_min_count} must be 1 or more.")
         if not 0 < self.concept_max_share <= 1:
             raise InputError(f"concept_max_share={self.concept_max_share} must lie above 0 and not above 1.")
-        if self.concept_top < 1:
-            raise InputError(f"concept_top={self.concept_top} must be 1 or more.")
+        if self.concept_top < 0:
+            raise InputError(f"concept_top={self.concept_top} must be 1 or more, or 0 for a number by the records.")

@@ -2,70 +2,62 @@
 
 Nothing but counts, word lists and a lexicon of opinion words:
 
-1. A word is noun-like by its neighbours ("the X", "great X" against "to X", "very X"), with its ending as the prior.
-2. Candidates are runs of one to three content words whose last one is noun-like and whose others judge nothing.
-3. A candidate is a concept if enough texts hold it, not too many, and opinions are bound to it: right before it
-   ("great X"), or after a copula ("the X is really great").
-4. Singular and plural are one concept under their more frequent form; a word that occurs inside longer concepts must be
-   frequent enough outside of them.
+1. Candidates are runs of one to three content words, of which the first ones judge nothing, with an opinion somewhere
+   within reach, and that do not mostly stand where verbs and adjectives do ("to X", "it is X", "very X").
+2. A candidate is a concept if a linear score of its frequency, its cues ("the X", "great X", "the X is") and its last
+   word's ending is above zero. The weights are a logistic regression on marks that people made in reviews of nine
+   products.
+3. Singular and plural are one concept under their more frequent form.
 
-All counts are taken over array columns, in parts of `PART` texts, so that time and memory are linear in the texts.
-
-T tokens of a part, V words of the vocabulary.
+V words of the vocabulary, K candidates, F features of one.
 """
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.concepts import STOP_WORDS, ConceptOptions
-from datamodules.opinions import ENDS, NEGATORS, PAUSES, lexicon, signed
+from datamodules.concepts import ConceptOptions
+from datamodules.opinions import ENDS, lexicon, signed
 from datamodules.records import Codes
-from metrics.phrases import tokenize
+from datamodules.term_counts import (
+    BOUND,
+    COPULA,
+    DEFINITE,
+    DEGREES,
+    NEAR,
+    OTHER,
+    REACH,
+    Cues,
+    Part,
+    Runs,
+    content,
+    count_forms,
+    count_runs,
+    marked,
+)
 
-PART = 100_000
-LONGEST = 3  # words of a concept
+PART = 100_000  # texts
 LEAST_STEM = 4  # letters before an ending
-REACH = 6  # words between a concept and an opinion on it
-# Tuned on the nine products of Ding et al. (2008); benchmarks/extraction.py measures on the five of Hu and Liu (2004).
-PRIOR = 4.0  # occurrences that the ending of a word counts for
-NOUN = 0.5  # least noun-likeness of the last word of a concept
-NOUN_JUDGES = 0.9  # ... of a word that is an opinion word as well ("support")
-NOUN_FIRST = 0.3  # ... of the first word of a longer concept
-NEAR_SHARE = 0.2  # least share of its texts with an opinion within reach
-BOUND_SHARE = 0.05  # least share of its texts with an opinion bound to it
-MODIFIER = 0.1  # what an occurrence after a determiner and before a content word counts against a noun
-GLUE = 0.05  # least share of the rarer word's texts that hold the longer concept
+DOUBT = 2.0  # occurrences without a cue that count beside those seen
+OTHER_DOUBT = 6.0
+MOST_OTHER = 0.2  # share of occurrences behind "to", "it", "is", "very" that a name may have
+MOST_OTHER_JUDGING = 0.1  # ... whose last word is an opinion word as well ("support")
+# Texts that hold a candidate count half its frequency where they are the root of all texts times this: the more texts,
+# the more often chance repeats what is none.
+HALF = 1 / 6
+# By `python benchmarks/extraction.py weights`, on the nine products of Ding et al. (2008); the five of Hu and Liu
+# (2004), on which benchmarks/extraction.py measures, had no part in them.
+WEIGHTS_F = np.array([4.73, 1.12, 1.55, 1.85, 3.6, 1.87, -0.47, -1.15])
+BIAS = -4.22
 
-_DETERMINERS = frozenset(
-    tokenize("""
-the a an my your its their our his her this these those any some each every another both of with for has have in
-on
-""")
-)
-_OPENERS = frozenset(tokenize("the a an my your its their our his her this these of with in"))
-_VERB_CUES = frozenset(
-    tokenize("""
-to i you we they he she it who will would can could should may might must do does did i'd i'll you'll please
-let's they'll it'll we'll
-""")
-)
-_DEGREES = frozenset(
-    tokenize("""
-very so too really more most quite extremely pretty as fairly rather incredibly somewhat super less even
-""")
-)
-_COPULAS = frozenset(
-    tokenize("""
-is are was were it's looks feels sounds seems works work worked look sound feel seem has have
-""")
-)
 _NOUN_ENDINGS = ("tion", "sion", "ment", "ness", "ity", "ance", "ence", "ship", "age", "ism", "ware", "phone", "ure")
 _OTHER_ENDINGS = ("ly", "ed", "ing", "ful", "ous", "able", "ible", "ive", "ish", "less", "est", "ize", "ise", "ify")
+
+Run = tuple[int, ...]  # codes of words in singular
 
 
 class Found(NamedTuple):
@@ -94,20 +86,24 @@ class Extractor:
 
         The opinion is the nearest one of the same sentence within REACH words; of two as near, the one before.
         """
+        starts = [place for place, word in enumerate(words) if word in self._lengths]
+        if not starts:
+            return []
         judged = [place for place, word in enumerate(words) if word in self.signs]
         found: dict[int, Found] = {}
-        start = 0
-        while start < len(words):
-            step = 1
-            for length in self._lengths.get(words[start], ()):
+        free = 0  # where the words begin that no concept has taken
+        for start in starts:
+            if start < free:
+                continue
+            for length in self._lengths[words[start]]:
                 concept = self._forms.get(tuple(words[start : start + length]))
                 if concept is not None:
-                    step = length
-                    new = self._with_opinion(words, start, start + length, judged, concept)
-                    if concept not in found or (new.opinion and not found[concept].opinion):
-                        found[concept] = new
+                    free = start + length
+                    if concept not in found or not found[concept].opinion:
+                        new = self._with_opinion(words, start, free, judged, concept)
+                        if concept not in found or new.opinion:
+                            found[concept] = new
                     break
-            start += step
         return list(found.values())
 
     def _with_opinion(self, words: Sequence[str], start: int, end: int, judged: list[int], concept: int) -> Found:
@@ -124,35 +120,97 @@ class Extractor:
         return Found(concept, "", 0)
 
 
-def fit_extractor(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extractor:
-    """An extractor fitted on tokenised texts (train alone), each with the sign of its rating (-1, 0, 1).
+def fit_extractor(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) -> Extractor:
+    """An extractor fitted on the words of texts (train alone), each with the sign of its rating (-1, 0, 1).
 
     Of the texts at most `concept_max_share` and at least `concept_min_count` hold a concept; the `concept_top` most
     frequent are kept. Concepts are numbered by (frequency, descending; name).
     """
-    codes = Codes({"": 0})
-    parts, sign_R = _encoded(texts, codes)
-    if not parts:
-        return Extractor({}, dict(lexicon()))
-    words = list(codes)
-    judging = _opinion_words(parts, words, sign_R)
-    opinion_V = np.array([word in judging for word in words])
-    singular_V = _singulars(words, codes)
-    noun_V = _noun_likeness(parts, words, singular_V, opinion_V)
-    counts, forms = _count_candidates(parts, words, singular_V, opinion_V, options.concept_min_count)
-    most = options.concept_max_share * len(sign_R)
-    chosen = _select(counts, noun_V, opinion_V, options.concept_min_count, most)
-    return Extractor(_named(chosen, forms, words, singular_V, options.concept_top), judging)
+    found = _Candidates.of(texts, options.concept_min_count)
+    chosen: dict[Run, int] = {}
+    for runs, feature_KF in found.runs:
+        score_K = feature_KF @ WEIGHTS_F + BIAS
+        kept_K = (score_K > 0) & (runs.texts_K <= options.concept_max_share * found.texts)
+        chosen |= dict(zip(map(tuple, runs.words_KL[kept_K].tolist()), runs.texts_K[kept_K].tolist(), strict=True))
+    return Extractor(_named(_outside(chosen, options.concept_min_count), found, options.concept_top), found.signs)
 
 
-def _encoded(texts: Iterable[tuple[str, int]], codes: Codes) -> tuple[list[np.ndarray], np.ndarray]:
+def _outside(chosen: dict[Run, int], least: int) -> dict[Run, int]:
+    """The concepts that at least so many texts hold without a longer one around: the longest one is found."""
+    inside: Counter[Run] = Counter()
+    for run, texts in chosen.items():
+        for length in range(1, len(run)):
+            for start in range(len(run) - length + 1):
+                inside[run[start : start + length]] += texts
+    return {run: texts for run, texts in chosen.items() if not inside[run] or texts - inside[run] >= least}
+
+
+def candidate_features(texts: Iterable[tuple[Sequence[str], int]], least: int) -> tuple[list[str], np.ndarray]:
+    """(names in singular, features [K, F]) of the candidates that at least so many texts hold: to fit weights with."""
+    found = _Candidates.of(texts, least)
+    names = [" ".join(found.words[code] for code in run) for runs, _ in found.runs for run in runs.words_KL.tolist()]
+    return names, np.concatenate([feature_KF for _, feature_KF in found.runs])
+
+
+class _Candidates(NamedTuple):
+    """What concepts are chosen from."""
+
+    words: list[str]
+    signs: dict[str, int]  # of opinion words
+    singular_V: np.ndarray
+    parts: list[Part]
+    texts: int
+    runs: list[tuple[Runs, np.ndarray]]  # candidates of one, two, three words with their features [K, F]
+
+    @classmethod
+    def of(cls, texts: Iterable[tuple[Sequence[str], int]], least: int) -> "_Candidates":
+        codes = Codes({"": 0})
+        ids, sign_R = _encoded(texts, codes)
+        words = list(codes)
+        signs = _opinion_words(ids, words, sign_R) if ids else dict(lexicon())
+        opinion_V = np.array([word in signs for word in words])
+        singular_V, ending_V = _singulars(words, codes), np.array([_ending(word) for word in words])
+        cues = Cues(words, opinion_V)
+        parts = [cues.part(ids_T) for ids_T in ids]
+        runs = []
+        for counted in count_runs(parts, singular_V, content(words), least) if parts else []:
+            named_K = _may_name(counted, opinion_V)
+            kept = Runs(*(column[named_K] for column in counted))
+            runs.append((kept, _features(kept, len(sign_R), ending_V, opinion_V)))
+        return cls(words, signs, singular_V, parts, len(sign_R), runs)
+
+
+def _may_name(runs: Runs, opinion_V: np.ndarray) -> np.ndarray:
+    """Which runs [K] are judged by someone, open with no opinion ("great sound"), and are no verb or adjective."""
+    first_KL, last_K = runs.words_KL[:, :-1], runs.words_KL[:, -1]
+    other_K = runs.cues_KC[:, OTHER] / (runs.occurrences_K + OTHER_DOUBT)
+    most_K = np.where(opinion_V[last_K], MOST_OTHER_JUDGING, MOST_OTHER)
+    return (runs.cues_KC[:, NEAR] > 0) & ~opinion_V[first_KL].any(axis=1) & (other_K <= most_K)
+
+
+def _features(runs: Runs, texts: int, ending_V: np.ndarray, opinion_V: np.ndarray) -> np.ndarray:
+    """What the score weighs [K, F]; all lie between 0 and 1, whatever the number of texts."""
+    share_KC = runs.cues_KC / (runs.occurrences_K + DOUBT)[:, None]
+    last_K = runs.words_KL[:, -1]
+    return np.column_stack(
+        [
+            runs.texts_K / (runs.texts_K + HALF * texts**0.5),
+            share_KC[:, [NEAR, BOUND, DEFINITE, COPULA]],
+            ending_V[last_K],
+            opinion_V[last_K],
+            np.full(len(last_K), runs.words_KL.shape[1] == 3),
+        ]
+    )
+
+
+def _encoded(texts: Iterable[tuple[Sequence[str], int]], codes: Codes) -> tuple[list[np.ndarray], np.ndarray]:
     """(ids_T of each part, in which every text stands between zeros; the signs of all texts)."""
     stream, signs = iter(texts), array("b")
     parts: list[np.ndarray] = []
     while True:
         ids = array("i", [0])
-        for text, sign in islice(stream, PART):
-            ids.extend([codes[word] for word in text.lower().split()])
+        for words, sign in islice(stream, PART):
+            ids.extend([codes[word] for word in words])
             ids.append(0)
             signs.append(sign)
         if len(ids) == 1:
@@ -160,28 +218,9 @@ def _encoded(texts: Iterable[tuple[str, int]], codes: Codes) -> tuple[list[np.nd
         parts.append(np.array(ids))
 
 
-def _marked(words: list[str], wanted: Iterable[str]) -> np.ndarray:
-    wanted = frozenset(wanted)
-    return np.array([word in wanted for word in words])
-
-
-def _content(words: list[str]) -> np.ndarray:
-    """Which words may stand in a concept."""
-    return np.array(
-        [
-            len(word) > 1
-            and word not in STOP_WORDS
-            and word not in NEGATORS
-            and not word.endswith("'s")
-            and any(map(str.isalpha, word))
-            for word in words
-        ]
-    )
-
-
 def _opinion_words(parts: list[np.ndarray], words: list[str], sign_R: np.ndarray) -> dict[str, int]:
     """Word -> sign: the lexicon's, and adjectives found by "very X", whose sign the ratings tell (0: they do not)."""
-    degree_V, content_V = _marked(words, _DEGREES), _content(words)
+    degree_V, content_V = marked(words, DEGREES), content(words)
     count_V, degree_count_V = np.zeros(len(words)), np.zeros(len(words))
     high_V, low_V = np.zeros(len(words)), np.zeros(len(words))
     first = 0
@@ -217,166 +256,27 @@ def singular(word: str) -> str:
 
 def _singulars(words: list[str], codes: Codes) -> np.ndarray:
     """The code of each word's singular, where the texts hold it, else its own."""
-    return np.array([codes.get(singular(word), code) for code, word in enumerate(words)], dtype=np.int64)
+    singular_V = np.array([codes.get(singular(word), code) for code, word in enumerate(words)], dtype=np.int64)
+    while (singular_V[singular_V] != singular_V).any():  # "basses", "bass", by the ending "bas"
+        singular_V = singular_V[singular_V]
+    return singular_V
 
 
-def _noun_likeness(
-    parts: list[np.ndarray], words: list[str], singular_V: np.ndarray, opinion_V: np.ndarray
-) -> np.ndarray:
-    """Share of noun-like occurrences [V], of all forms of a word together."""
-    noun_cue_V = _marked(words, _DETERMINERS) | opinion_V
-    other_cue_V = _marked(words, _VERB_CUES | _DEGREES | NEGATORS)
-    content_V = _content(words)
-    noun_V, other_V = np.zeros(len(words)), np.zeros(len(words))
-    for ids_T in parts:
-        word_T, before_T, after_T = singular_V[ids_T[1:-1]], ids_T[:-2], ids_T[2:]
-        # Before another content word it may as well be an adjective: "a cheap cable".
-        noun_V += np.bincount(word_T[noun_cue_V[before_T] & ~content_V[after_T]], minlength=len(words))
-        other_V += np.bincount(word_T[other_cue_V[before_T]], minlength=len(words))
-        other_V += MODIFIER * np.bincount(word_T[noun_cue_V[before_T] & content_V[after_T]], minlength=len(words))
-    prior_V = np.array([_prior(word) for word in words])
-    return (noun_V + PRIOR * prior_V) / (noun_V + other_V + PRIOR)
-
-
-def _prior(word: str) -> float:
-    """Noun-likeness by the ending; "cable" and "string" are too short for their ending to be one."""
+def _ending(word: str) -> float:
+    """How like a noun a word ends; "cable" and "string" are too short for their ending to be one."""
     if word.endswith(_NOUN_ENDINGS):
         return 0.9
     other = any(word.endswith(ending) and len(word) >= len(ending) + LEAST_STEM for ending in _OTHER_ENDINGS)
     return 0.1 if other or word[:1].isdigit() else 0.55
 
 
-class _Count(NamedTuple):
-    """Of a run of words: the texts that hold it, that hold it with an opinion within reach, with one bound to it."""
-
-    texts: int
-    near: int
-    bound: int
-
-
-Run = tuple[int, ...]  # codes of words
-
-
-def _count_candidates(
-    parts: list[np.ndarray], words: list[str], singular_V: np.ndarray, opinion_V: np.ndarray, least: int
-) -> tuple[dict[Run, _Count], dict[Run, int]]:
-    """(counts of runs of singulars, texts that hold each of their forms), of content words that are not too rare."""
-    content_V = _content(words)
-    frequency_V = np.sum([np.bincount(singular_V[ids_T], minlength=len(words)) for ids_T in parts], axis=0)
-    content_V &= frequency_V[singular_V] >= min(least, 2)
-    kept = np.union1d(np.flatnonzero(content_V), singular_V[content_V])
-    rank_V = np.searchsorted(kept, np.arange(len(words)))  # runs are numbered in these: three of them fit 64 bits
-    bounds = _Bounds(words, opinion_V)
-    found: list[list[np.ndarray]] = [[] for _ in range(LONGEST)]
-    forms: list[list[np.ndarray]] = [[] for _ in range(LONGEST)]
-    for ids_T in parts:
-        near_cum, bound_before_T, bound_after_T, left_T, right_T = bounds.of(ids_T)
-        text_T = np.cumsum(ids_T == 0)
-        start = np.flatnonzero(content_V[ids_T])
-        key, form = np.zeros(len(start), dtype=np.int64), np.zeros(len(start), dtype=np.int64)
-        for length in range(1, LONGEST + 1):
-            going = content_V[ids_T[start + length - 1]]
-            start, last = start[going], ids_T[start[going] + length - 1]
-            key = key[going] * len(kept) + rank_V[singular_V[last]]
-            form = form[going] * len(kept) + rank_V[last]
-            end = start + length
-            low, high = np.maximum(start - REACH, left_T[start]), np.minimum(end + REACH, right_T[start])
-            near = near_cum[high] - near_cum[low] > near_cum[end] - near_cum[start]
-            bound = bound_before_T[start] | bound_after_T[end]
-            found[length - 1].append(_by_run(key, text_T[start], (np.ones_like(near), near, bound)))
-            forms[length - 1].append(_by_run(form, text_T[start], (np.ones_like(near),)))
-    counts = {run: _Count(*row) for run, row in _merged(found, kept)}
-    return counts, {run: row[0] for run, row in _merged(forms, kept)}
-
-
-class _Bounds:
-    """Where opinions stand near to and are bound to what, in a part."""
-
-    def __init__(self, words: list[str], opinion_V: np.ndarray) -> None:
-        self.opinion_V = opinion_V
-        self.passes_V = _marked(words, _OPENERS) | _content(words)
-        self.copula_V = _marked(words, _COPULAS)
-        self.pause_V, self.end_V = _marked(words, PAUSES | {""}), _marked(words, ENDS | {""})
-
-    def of(self, ids_T: np.ndarray) -> tuple[np.ndarray, ...]:
-        """(opinions before each place [T + 1], bound from before [T], from after [T + 1], sentence start, end [T])."""
-        size = len(ids_T)
-        opinion_T, place = self.opinion_V[ids_T], np.arange(size)
-        ends_T = self.end_V[ids_T]
-        left_T = np.maximum.accumulate(np.where(ends_T, place, 0))
-        right_T = np.minimum.accumulate(np.where(ends_T, place, size - 1)[::-1])[::-1]
-        before_T = np.zeros(size, dtype=bool)
-        before_T[1:] = opinion_T[:-1]
-        before_T[2:] |= opinion_T[:-2] & self.passes_V[ids_T[1:-1]]
-        pause_T = np.append(self.pause_V[ids_T], np.ones(LONGEST + 8, dtype=bool))
-        opinion_ahead = np.append(opinion_T, np.zeros(LONGEST + 8, dtype=bool))
-        copula_T = np.append(self.copula_V[ids_T], np.zeros(LONGEST + 8, dtype=bool))
-        reached, open_ = np.zeros(size + 4, dtype=bool), np.ones(size + 4, dtype=bool)
-        for step in range(5):  # an opinion up to four words after the copula, no pause between
-            open_ &= ~pause_T[step : step + size + 4]
-            reached |= open_ & opinion_ahead[step : step + size + 4]
-        judged = copula_T[: size + 4] & reached
-        after_T, open_ = judged[: size + 1].copy(), np.ones(size + 1, dtype=bool)
-        for step in range(2):  # the copula up to two words after the run
-            open_ &= ~pause_T[step : step + size + 1] & ~copula_T[step : step + size + 1]
-            after_T |= open_ & judged[step + 1 : step + size + 2]
-        return np.concatenate([[0], np.cumsum(opinion_T)]), before_T, after_T, left_T, right_T
-
-
-def _by_run(key: np.ndarray, text: np.ndarray, marks: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Rows (key, texts that hold it where marked, by mark) of one part."""
-    keys, index = np.unique(key, return_inverse=True)
-    columns, size = [keys], np.int64(text.max(initial=0) + 1)
-    for marked in marks:
-        pair = np.unique(index[marked] * size + text[marked])
-        columns.append(np.bincount(pair // size, minlength=len(keys)))
-    return np.stack(columns, axis=1)
-
-
-def _merged(found: list[list[np.ndarray]], kept: np.ndarray) -> Iterator[tuple[Run, list[int]]]:
-    """(codes of a run, its counts over all parts)."""
-    size = max(len(kept), 1)
-    for length, rows in enumerate(found, start=1):
-        table = np.concatenate(rows)
-        keys, index = np.unique(table[:, 0], return_inverse=True)
-        sums = [np.bincount(index, column, len(keys)).astype(np.int64) for column in table[:, 1:].T]
-        codes = [kept[keys // size**power % size] for power in range(length - 1, -1, -1)]
-        runs = zip(*(column.tolist() for column in codes), strict=True)
-        yield from zip(runs, np.stack(sums, axis=1).tolist(), strict=True)
-
-
-def _select(
-    counts: dict[Run, _Count], noun_V: np.ndarray, opinion_V: np.ndarray, least: int, most: float
-) -> dict[Run, _Count]:
-    """The runs that are concepts."""
-
-    def fits(run: Run, count: _Count) -> bool:
-        *first, last = run
-        if not least <= count.texts <= most or any(opinion_V[first]):
-            return False
-        if count.bound < max(1, BOUND_SHARE * count.texts) or count.near < NEAR_SHARE * count.texts:
-            return False
-        if noun_V[last] < (NOUN_JUDGES if opinion_V[last] else NOUN) or (first and noun_V[first[0]] < NOUN_FIRST):
-            return False
-        return not first or count.texts >= GLUE * min(counts[(word,)].texts for word in run)
-
-    chosen = {run: count for run, count in counts.items() if fits(run, count)}
-    inside: Counter[Run] = Counter()
-    for run, count in chosen.items():
-        for length in range(1, len(run)):
-            for start in range(len(run) - length + 1):
-                inside[run[start : start + length]] += count.texts
-    return {run: count for run, count in chosen.items() if not inside[run] or count.texts - inside[run] >= least}
-
-
-def _named(
-    chosen: dict[Run, _Count], forms: dict[Run, int], words: list[str], singular_V: np.ndarray, top: int
-) -> dict[tuple[str, ...], str]:
+def _named(chosen: dict[Run, int], found: _Candidates, top: int) -> dict[tuple[str, ...], str]:
     """form -> name, its most frequent form, of the `top` most frequent concepts, in the order of their numbers."""
-    forms_of: defaultdict[Run, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
-    for form, texts in forms.items():
-        run = tuple(singular_V[list(form)].tolist())
-        if run in chosen:
-            forms_of[run].append((-texts, tuple(words[code] for code in form)))
-    named = sorted((-chosen[run].texts, " ".join(min(known)[1]), sorted(known)) for run, known in forms_of.items())
-    return {form: name for _, name, known in named[:top] for _, form in known}
+    named = []
+    for length in sorted({len(run) for run in chosen}):
+        runs_KL = np.array([run for run in chosen if len(run) == length])
+        forms_of: defaultdict[Run, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+        for form, count in count_forms(found.parts, found.singular_V, runs_KL):
+            forms_of[tuple(found.singular_V[form].tolist())].append((-count, tuple(found.words[code] for code in form)))
+        named += [(-chosen[run], " ".join(min(known)[1]), sorted(known)) for run, known in forms_of.items()]
+    return {form: name for _, name, known in sorted(named)[:top] for _, form in known}

@@ -12,33 +12,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from datamodules.corpus import Corpus
+from datamodules.edges import REVERSE, Relation, edge_tables
 from metrics.errors import InputError
-
-Relation = tuple[str, str, str]
-
-# In pairs: a relation and its reverse, so that messages flow both ways.
-TYPED: tuple[Relation, ...] = (
-    ("user", "rated_high", "item"),
-    ("item", "rated_high_by", "user"),
-    ("user", "rated_low", "item"),
-    ("item", "rated_low_by", "user"),
-    ("user", "likes", "concept"),
-    ("concept", "liked_by", "user"),
-    ("user", "dislikes", "concept"),
-    ("concept", "disliked_by", "user"),
-    ("item", "praised_for", "concept"),
-    ("concept", "praised_in", "item"),
-    ("item", "criticised_for", "concept"),
-    ("concept", "criticised_in", "item"),
-)
-PLAIN: tuple[Relation, ...] = (
-    ("user", "rated", "item"),
-    ("item", "rated_by", "user"),
-    ("user", "mentions", "concept"),
-    ("concept", "mentioned_by", "user"),
-    ("item", "has", "concept"),
-    ("concept", "of", "item"),
-)
 
 # By which relation a node that is new hears of its concepts, typed or plain.
 _INTO: dict[str, tuple[Relation, Relation]] = {
@@ -124,68 +99,19 @@ class ConceptGraph:
         return edges
 
 
-def rating_is_high(rating: float | np.ndarray, corpus: Corpus) -> bool | np.ndarray:
-    """Above the middle of the scale: 4 and 5 of 1-5."""
-    return rating > (corpus.rating_min + corpus.rating_max) / 2
-
-
 def build_graph(corpus: Corpus, config: GraphConfig, records: Iterable[int] | None = None) -> ConceptGraph:
-    """The graph of the train records (or of `records`).
-
-    A mention without polarity takes the sign of its record's rating. Node ids are the corpus's contiguous ids and edges
-    are sorted, so that two builds are equal.
-    """
-    rows = corpus.rows("train") if records is None else np.fromiter(records, dtype=np.int64)
-    if len(rows) == 0:
-        raise InputError(f"{corpus.path}: no train record, so there is no graph; check the splits")
-    typed = config.relations == "typed"
-    user_R, item_R = corpus.user_R[rows].astype(np.int64), corpus.item_R[rows].astype(np.int64)
-    good_R = np.asarray(rating_is_high(corpus.rating_R[rows], corpus))
-    record_M, concept_M, polarity_M = corpus.mention_columns(rows)
-    high_M = np.asarray(rating_is_high(corpus.rating_R[record_M], corpus))
-    good_M = np.where(polarity_M == 0, high_M, polarity_M > 0)
-    user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
-    ends = (  # (source, target, record, whether it is a good one) of user-item, user-concept, item-concept
-        (user_R, item_R, rows, good_R),
-        (user_M, concept_M.astype(np.int64), record_M, good_M),
-        (item_M, concept_M.astype(np.int64), record_M, good_M),
-    )
-    forward = TYPED[::2] if typed else PLAIN[::2]
-    triples = {}
-    for number, relation in enumerate(forward):
-        source, target, record, good = ends[number // 2 if typed else number]
-        chosen = good == (number % 2 == 0) if typed else slice(None)
-        triples[relation] = np.stack([source[chosen], target[chosen], record[chosen]], axis=1)
-    return _assemble(corpus, config, triples)
-
-
-def _assemble(corpus: Corpus, config: GraphConfig, triples: dict[Relation, np.ndarray]) -> ConceptGraph:
-    data = HeteroData()
+    """The graph of the train records (or of `records`); node ids are the corpus's contiguous ids."""
+    data, incidences = HeteroData(), {}
     data["user"].num_nodes = len(corpus.users)
     data["item"].num_nodes = len(corpus.items)
     data["concept"].num_nodes = len(corpus.concepts)
-    reverse = dict(zip(*[iter(TYPED if config.relations == "typed" else PLAIN)] * 2, strict=True))
-    incidences: dict[Relation, tuple[Tensor, Tensor]] = {}
-    for relation, rows_I3 in triples.items():
-        table_I3 = _sorted_rows(rows_I3)
-        first_I = np.ones(len(table_I3), dtype=bool)
-        first_I[1:] = (table_I3[1:, :2] != table_I3[:-1, :2]).any(axis=1)
-        edge_I = np.cumsum(first_I) - 1
-        index = torch.from_numpy(table_I3[first_I, :2].T.copy())
-        count_E = torch.from_numpy(np.bincount(edge_I, minlength=index.shape[1]))
-        incidence = torch.from_numpy(edge_I), torch.from_numpy(table_I3[:, 2].copy())
-        for name, edges in ((relation, index), (reverse[relation], index.flip(0))):
-            data[name].edge_index, data[name].edge_count = edges, count_E
+    for relation, edges in edge_tables(corpus, config.relations == "typed", records).items():
+        index, count_E = torch.from_numpy(edges.index_2E), torch.from_numpy(edges.count_E)
+        incidence = torch.from_numpy(edges.edge_I), torch.from_numpy(edges.record_I)
+        for name, directed in ((relation, index), (REVERSE[relation], index.flip(0))):
+            data[name].edge_index, data[name].edge_count = directed, count_E
             incidences[name] = incidence
     return ConceptGraph(data, incidences, records=len(corpus.user_R))
-
-
-def _sorted_rows(rows_I3: np.ndarray) -> np.ndarray:
-    """The distinct rows in order; `np.unique(axis=0)` sorts them as opaque records and is many times slower."""
-    rows_I3 = rows_I3[np.lexsort(rows_I3.T[::-1])]
-    new_I = np.ones(len(rows_I3), dtype=bool)
-    new_I[1:] = (rows_I3[1:] != rows_I3[:-1]).any(axis=1)
-    return rows_I3[new_I]
 
 
 def with_new_nodes(

@@ -5,6 +5,7 @@ Whatever is fitted, is fitted on the texts and ratings of train alone, then look
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ from datamodules.opinions import lexicon
 from datamodules.records import Codes, Mentions, normalise
 from datamodules.sentences import split_sentences
 from metrics.errors import InputError
+
+# Concepts by default: so many times the root of the number of train records. The field's data sets have 3 to 10 times
+# the root (307 features for 8,745 records, 5,069 for 320,023).
+TOP_A_ROOT = 4
+LEAST_TOP = 100
 
 
 def rating_signs(rating_R: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -31,12 +37,14 @@ def fitted_extractor(
     Frequencies count sentences where sentences are what is explained with: in whole reviews every feature is frequent.
     """
     rows = np.flatnonzero(train_R).tolist()
-    whole = ((texts[row], int(sign_R[row])) for row in rows)
-    parts = ((" ".join(part), sign) for text, sign in whole for part in split_sentences(text.split()))
-    return _FITS.get(options.concept_source, fit_extractor)(parts if by_sentence else whole, options)
+    whole: Iterator[tuple[Sequence[str], int]] = ((texts[row].lower().split(), int(sign_R[row])) for row in rows)
+    parts = ((part, sign) for words, sign in whole for part in split_sentences(words))
+    top = options.concept_top or max(LEAST_TOP, round(TOP_A_ROOT * len(rows) ** 0.5))
+    fit = _FITS.get(options.concept_source, fit_extractor)
+    return fit(parts if by_sentence else whole, replace(options, concept_top=top))
 
 
-def listed(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extractor:
+def listed(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) -> Extractor:
     """An extractor of the concepts of a user's list; nothing is fitted."""
     path = Path(options.concept_list)
     try:
@@ -51,7 +59,7 @@ def listed(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extract
     return Extractor({tuple(name.split()): name for name in names}, dict(lexicon()))
 
 
-_FITS: dict[str, Callable[[Iterable[tuple[str, int]], ConceptOptions], Extractor]] = {
+_FITS: dict[str, Callable[[Iterable[tuple[Sequence[str], int]], ConceptOptions], Extractor]] = {
     "list": listed,
     "spacy": fit_noun_chunks,
 }

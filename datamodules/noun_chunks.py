@@ -1,7 +1,7 @@
 """Concepts by spaCy's noun chunks, for those who have a model installed: `pip install 'llm2er[spacy]'` and a model."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from datamodules.concepts import STOP_WORDS, ConceptOptions
 from datamodules.extraction import Extractor
@@ -9,7 +9,7 @@ from datamodules.opinions import lexicon
 from metrics.errors import InputError
 
 
-def fit_noun_chunks(texts: Iterable[tuple[str, int]], options: ConceptOptions) -> Extractor:
+def fit_noun_chunks(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) -> Extractor:
     """An extractor of the noun chunks of tokenised texts, without determiners, pronouns and opinion words before.
 
     Forms of one lemma are one concept under the most frequent form. The window of frequency is that of `options`.
@@ -31,7 +31,7 @@ def fit_noun_chunks(texts: Iterable[tuple[str, int]], options: ConceptOptions) -
     frequency: Counter[tuple[str, ...]] = Counter()
     number = 0
     # The words are given: spaCy would split "wi-fi" and never find it again.
-    for doc in nlp.pipe(Doc(nlp.vocab, words=text.lower().split()) for text, _ in texts):
+    for doc in nlp.pipe(Doc(nlp.vocab, words=list(words)) for words, _ in texts):
         number += 1
         seen = set()
         for chunk in doc.noun_chunks:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batches import BatchPlan, Draw, planned_loader
 from datamodules.corpus import Corpus
-from datamodules.graph import rating_is_high
+from datamodules.edges import rating_is_high
 from metrics.errors import InputError
 from metrics.phrases import tokenize
 

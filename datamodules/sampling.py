@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.graph import ConceptGraph, GraphConfig, Relation
+from datamodules.edges import Relation
+from datamodules.graph import ConceptGraph, GraphConfig
 
 
 @dataclass

@@ -43,7 +43,8 @@ def rating(run: Run) -> dict:
     """Trains the HGT rating model, then reads evidence for every record."""
     config = run.config
     pl.seed_everything(config.seed, verbose=False)
-    module = RatingModule(config.rating, run.graph, run.corpus, config.graph.leave_one_out)
+    sampled = config.graph.sampling == "neighbor"
+    module = RatingModule(config.rating, run.graph, run.corpus, config.graph.leave_one_out, sampled)
     fit = config.rating.fit
     sampler = make_sampler(run.graph, config.graph, config.rating.model.layers, config.seed)
     loo = config.graph.leave_one_out

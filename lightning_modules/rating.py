@@ -15,13 +15,16 @@ from torch import Tensor
 
 from datamodules.candidates import CandidateFinder, predicted_sentiment
 from datamodules.corpus import Corpus
+from datamodules.edges import Relation
 from datamodules.evidence import Evidence, stack_candidates
-from datamodules.graph import ConceptGraph, GraphConfig, Relation
+from datamodules.graph import ConceptGraph, GraphConfig
 from datamodules.rating import RatingBatch
 from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, world
 from lightning_modules.fitting import FitConfig, one_group
 from metrics.errors import InputError
 from models.hgt import HGTConfig, RatingModel
+
+EDGES_AT_ONCE = 2**18  # in reading a graph whose training is sampled: some 30 MiB of messages
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,11 @@ class RatingConfig:
 class RatingModule(pl.LightningModule):
     """Fits a `RatingModel`; a training record never sees the edges that its own global batch contributed."""
 
-    def __init__(self, config: RatingConfig, graph: ConceptGraph, corpus: Corpus, leave_one_out: bool) -> None:
+    def __init__(
+        self, config: RatingConfig, graph: ConceptGraph, corpus: Corpus, leave_one_out: bool, sampled: bool = False
+    ) -> None:
         super().__init__()
-        self.config, self.graph, self.leave_one_out = config, graph, leave_one_out
+        self.config, self.graph, self.leave_one_out, self.sampled = config, graph, leave_one_out, sampled
         self.low, self.high = corpus.rating_min, corpus.rating_max
         mean = float(corpus.rating_R[corpus.rows("train")].mean())
         self.model = RatingModel(graph.node_counts, graph.relations, config.model, mean)
@@ -65,7 +70,7 @@ class RatingModule(pl.LightningModule):
     def validation_step(self, batch: RatingBatch, index: int) -> None:
         """Squared errors of clipped predictions on the whole train graph, which is read once."""
         if self._valid_states is None:
-            self._valid_states = self.model.encode(self.edges())
+            self._valid_states, _ = read_graph(self.model, self.edges(), self.sampled)
         predicted_B = self.model.rate(self._valid_states, batch.user_B, batch.item_B).clamp(self.low, self.high)
         square_B = (predicted_B - batch.rating_B).square() * batch.weight_B
         self._squares.append(torch.stack([square_B.sum(), batch.weight_B.sum()]))
@@ -87,6 +92,15 @@ class RatingModule(pl.LightningModule):
         if world()[0] == 0:
             save_file(state, folder / "model.safetensors")
             (folder / "model.json").write_text(json.dumps(asdict(self.config.model), indent=1) + "\n")
+
+
+def read_graph(
+    model: RatingModel, edges: dict[Relation, Tensor], by_parts: bool
+) -> tuple[dict[str, Tensor], dict[Relation, Tensor]]:
+    """(node states, attention) over all edges, of so many nodes at once that memory stays in bounds, or of all."""
+    if by_parts:
+        return model.encode_by_parts(edges, EDGES_AT_ONCE)
+    return model.encode(edges), model.attention(edges)
 
 
 def load_rating_model(folder: Path, graph: ConceptGraph) -> RatingModel:
@@ -149,11 +163,11 @@ def _read_fold(
     """(user states, item states, records of the fold, their predicted ratings, their candidates)."""
     record_M = np.flatnonzero(fold_R == fold)
     edges = graph.edges(record_M if fold else None)
-    states = model.encode(edges)
+    states, attention = read_graph(model, edges, config.sampling == "neighbor")
     user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
     predicted_M = model.rate(states, torch.from_numpy(user_M), torch.from_numpy(item_M))
     predicted_M = predicted_M.clamp(corpus.rating_min, corpus.rating_max)
-    finder = CandidateFinder(edges, model.attention(edges), graph.node_counts)
+    finder = CandidateFinder(edges, attention, graph.node_counts)
     candidates = []
     for record, user, item, rating in zip(record_M, user_M, item_M, predicted_M.tolist(), strict=True):
         sentiment = predicted_sentiment(rating, corpus.rating_min, corpus.rating_max)

@@ -4,6 +4,7 @@ N nodes of a type, E edges of a relation, H heads, D width, B (user, item) pairs
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -150,6 +151,34 @@ class RatingModel(nn.Module):
             states = {kind: norms[kind](self.dropout(messages[kind])) for kind in states}
         return states
 
+    @torch.no_grad()
+    def encode_by_parts(
+        self, edges: dict[Relation, Tensor], most: int
+    ) -> tuple[dict[str, Tensor], dict[Relation, Tensor]]:
+        """(`encode`, `attention`) layer by layer, for the targets of at most so many edges at a time.
+
+        The in-edges of one node stay together. All of them are read, so that the results are those of `encode`; memory
+        beside the states goes with `most`. Without gradients.
+        """
+        device = self.device
+        states = {k: self.dropout(t(torch.arange(t.num_embeddings, device=device))) for k, t in self.embeddings.items()}
+        into = {kind: _InEdges(kind, len(state), edges) for kind, state in states.items()}
+        attention = {name: torch.empty(index.shape[1], device=device) for name, index in edges.items()}
+        for layer, norms in zip(self.layers, self.norms, strict=True):
+            found: dict[str, list[Tensor]] = {kind: [] for kind in states}
+            for kind, parts in into.items():
+                for low, high in parts.ranges(most):
+                    nodes, local, places = parts.around(low, high, states)
+                    messages = layer({k: state[nodes[k]] for k, state in states.items()}, local)[kind]
+                    targets = torch.searchsorted(nodes[kind], torch.arange(low, high, device=device))
+                    found[kind].append(norms[kind](self.dropout(messages[targets])))
+                    if local:
+                        weight_E = layer.attention_EH.mean(dim=1).split([len(place) for place in places.values()])
+                        for (name, place), part_E in zip(places.items(), weight_E, strict=True):
+                            attention[name][place] = part_E
+            states = {kind: torch.cat(parts) for kind, parts in found.items()}
+        return states, attention
+
     def attention(self, edges: dict[Relation, Tensor]) -> dict[Relation, Tensor]:
         """Attention [E] of the last layer at the last `encode`, mean over heads, by relation.
 
@@ -163,3 +192,47 @@ class RatingModel(nn.Module):
         """Predicted ratings [B] of pairs, not clipped to the scale."""
         pair_B2D = torch.cat([states["user"][user_B], states["item"][item_B]], dim=-1)
         return self.mlp(pair_B2D).squeeze(-1)
+
+
+class _InEdges:
+    """The edges into the nodes of one type, by target."""
+
+    def __init__(self, kind: str, targets: int, edges: dict[Relation, Tensor]) -> None:
+        self.kind = kind
+        self.edges = {name: index for name, index in edges.items() if name[2] == kind}
+        self.order = {name: torch.argsort(index[1], stable=True) for name, index in self.edges.items()}
+        degrees = [torch.bincount(index[1], minlength=targets) for index in self.edges.values()]
+        self.start = {
+            name: torch.cat([degree.new_zeros(1), degree.cumsum(0)]).tolist()
+            for name, degree in zip(self.edges, degrees, strict=True)
+        }
+        self._degree_N = torch.stack(degrees).sum(dim=0).tolist() if degrees else [0] * targets
+
+    def ranges(self, most: int) -> Iterator[tuple[int, int]]:
+        """[low, high) of nodes with at most `most` in-edges together, or of one node with more; all nodes in turn."""
+        low, held = 0, 0
+        for node, degree in enumerate(self._degree_N):
+            if node > low and held + degree > most:
+                yield low, node
+                low, held = node, 0
+            held += degree
+        if self._degree_N:
+            yield low, len(self._degree_N)
+
+    def around(
+        self, low: int, high: int, states: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[Relation, Tensor], dict[Relation, Tensor]]:
+        """(ids of the nodes and of all that they hear from, their in-edges in local ids, the places of those edges)."""
+        places = {name: self.order[name][start[low] : start[high]] for name, start in self.start.items()}
+        taken = {kind: torch.zeros(len(state), dtype=torch.bool, device=state.device) for kind, state in states.items()}
+        taken[self.kind][low:high] = True
+        for name, place in places.items():
+            taken[name[0]][self.edges[name][0][place]] = True
+        number = {kind: mask.cumsum(0) - 1 for kind, mask in taken.items()}
+        local = {
+            name: torch.stack(
+                [number[end][index] for end, index in zip(name[::2], self.edges[name][:, place], strict=True)]
+            )
+            for name, place in places.items()
+        }
+        return {kind: mask.nonzero()[:, 0] for kind, mask in taken.items()}, local, places

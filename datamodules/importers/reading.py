@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -169,6 +170,12 @@ def seconds_of(row: Row, key: str) -> int | None:
     return int(seconds)
 
 
+_ISO = {
+    "%Y-%m-%d": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
+    "%Y-%m-%d %H:%M:%S": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"),
+}
+
+
 def date_of(row: Row, key: str, *layouts: str) -> int | None:
     """Unix seconds of a date in one of the layouts (of `strptime`, UTC), or None where it is absent."""
     text = optional_text(row, key)
@@ -176,7 +183,10 @@ def date_of(row: Row, key: str, *layouts: str) -> int | None:
         return None
     for layout in layouts:
         try:
-            return int(datetime.strptime(text, layout).replace(tzinfo=UTC).timestamp())
+            # The same where the text has the usual form, and ten times as fast.
+            iso = layout in _ISO and _ISO[layout].fullmatch(text)
+            time = datetime.fromisoformat(text) if iso else datetime.strptime(text, layout)
+            return int(time.replace(tzinfo=UTC).timestamp())
         except (ValueError, OverflowError):
             continue
     raise Unusable("unreadable time", f"'{key}' is '{text:.40}' where a date as in {layouts[0]} is due")

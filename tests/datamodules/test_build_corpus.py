@@ -299,7 +299,7 @@ def test_manifest_counts_what_is_in_the_corpus(tmp_path):
         {"rating_max": float("inf")},
         {"concept_max_share": 0.0},
         {"concept_min_count": 0},
-        {"concept_top": 0},
+        {"concept_top": -1},
         {"split_seed": -1},
         {"split": "last"},
         {"since": "yesterday"},

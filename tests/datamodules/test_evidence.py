@@ -11,6 +11,7 @@ from datamodules.candidates import FREQUENT, OF_ITEM, OF_USER, SHARED, VIA_ITEM,
 from datamodules.corpus import Mention
 from datamodules.evidence import Evidence, describe, stack_candidates
 from datamodules.graph import GraphConfig, build_graph, fold_of_records
+from lightning_modules import rating
 from lightning_modules.rating import infer_evidence
 from metrics.errors import InputError
 from models.hgt import HGTConfig, RatingModel
@@ -159,3 +160,12 @@ def test_a_path_is_told_in_the_original_ids(corpus):
         "kind": "via_item",
         "path": [],
     }
+
+
+def test_where_training_is_sampled_the_graph_is_read_by_parts_with_the_same_result(
+    model, corpus, evidence, monkeypatch
+):
+    monkeypatch.setattr(rating, "EDGES_AT_ONCE", 7)
+    parted = evidence_of(model, corpus, replace(CONFIG, sampling="neighbor"))
+    for field in fields(Evidence):
+        torch.testing.assert_close(getattr(parted, field.name), getattr(evidence, field.name), atol=1e-5, rtol=1e-5)

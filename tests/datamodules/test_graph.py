@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from datamodules.build import BuildOptions, RawRecord, build_corpus
-from datamodules.graph import PLAIN, TYPED, GraphConfig, build_graph, fold_of_records
+from datamodules.edges import PLAIN, TYPED
+from datamodules.graph import GraphConfig, build_graph, fold_of_records
 from metrics.errors import InputError
 
 

@@ -88,3 +88,20 @@ def test_the_same_batch_draws_the_same_and_another_seed_another(corpus, graph):
     one, same, other = (NeighborSampler(graph, 2, 2, seed).sample(users, items, rows) for seed in (1, 1, 2))
     assert all(one.edges[relation].equal(same.edges[relation]) for relation in one.edges)
     assert not all(one.edges[relation].equal(other.edges[relation]) for relation in one.edges)
+
+
+@pytest.mark.parametrize("most", [1, 40, 10**6])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_reading_the_graph_by_parts_gives_the_states_and_attention_of_the_whole(corpus, graph, layers, most):
+    torch.manual_seed(0)
+    config = HGTConfig(width=16, heads=2, layers=layers, id_embeddings=True, mlp_width=16)
+    more = {kind: count + 3 for kind, count in graph.node_counts.items()}  # the last ones are without an edge
+    model = RatingModel(more, graph.relations, config, 3.0).eval()
+    edges = graph.edges(corpus.rows("train")[:50])
+    with torch.no_grad():
+        states, attention = model.encode(edges), model.attention(edges)
+    parted_states, parted_attention = model.encode_by_parts(edges, most)
+    for kind in more:
+        torch.testing.assert_close(parted_states[kind], states[kind], atol=1e-5, rtol=1e-5)
+    for name in edges:
+        torch.testing.assert_close(parted_attention[name], attention[name], atol=1e-6, rtol=1e-5)

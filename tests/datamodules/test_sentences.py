@@ -6,15 +6,16 @@ import pytest
 from datamodules.build import BuildOptions, build_corpus
 from datamodules.extraction import Extractor
 from datamodules.records import RawRecord
-from datamodules.sentences import SentenceOptions, choose, split_sentences
+from datamodules.sentences import SentenceOptions, choose, offers, split_sentences
 from metrics.errors import InputError
 
 EXTRACTOR = Extractor({("sound",): "sound", ("neck",): "neck"}, {"great": 1, "bad": -1})
 FILLER = "we had read a lot about it in all of the papers ."
 
 
-def chosen(*sentences, sign=1, **more):
-    return choose(" ".join(sentences), sign, EXTRACTOR, SentenceOptions(**more))[0]
+def chosen(*sentences, sign=1, others=lambda concept: 0, **more):
+    options = SentenceOptions(**more)
+    return choose(offers(" ".join(sentences), EXTRACTOR, options), sign, others, options)[0]
 
 
 def test_sentences_end_with_their_marks_and_what_closes_behind_them():
@@ -40,6 +41,24 @@ def test_then_agreement_with_the_rating():
     good, bad = "the sound is great all over the place .", "the neck is bad all over the place ."
     assert chosen(bad, good, sign=1) == good
     assert chosen(good, bad, sign=-1) == bad
+
+
+def test_then_what_most_other_reviews_of_the_item_name():
+    sound, neck = "the sound is great all over the place .", "the neck is great , too ."
+    assert chosen(sound, neck) == sound
+    assert chosen(sound, neck, others=[1, 2].__getitem__) == neck  # concepts 0 and 1
+
+
+def test_other_reviews_are_train_reviews_of_the_item_without_the_review_itself(tmp_path):
+    both = "the sound is great all over the place . the neck is great , too ."
+    texts = [(both, "i", "train"), ("the neck is great .", "i", "train"), ("the sound is great .", "j", "train")]
+    texts += [("the sound is great .", "i", "test")] * 2 + [("the neck is bad .", "j", "train")]
+    records = [review(n + 1, f"u{n}", item, text)._replace(split=split) for n, (text, item, split) in enumerate(texts)]
+    options = BuildOptions(
+        explanation="sentence", concept_min_count=2, concept_max_share=1.0, on_bad_record="skip", sentence_min_words=3
+    )
+    corpus = build_corpus(records, tmp_path / "c", options, {})
+    assert corpus.explanations[0] == "the neck is great , too ."
 
 
 def test_then_the_nearest_to_a_typical_length_then_the_earlier():
