@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from datamodules.prompts import ROWS_A_PART, TEXT, PromptBatch
 from models.explainer import Explainer
-from models.language_model import fuse_activations
+from models.language_model import with_faster_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(os.environ.get("LLM2ER_BENCH", ROOT.parent / "shared/bench"))  # the peers' scripts
@@ -43,7 +43,7 @@ def tiny_gpt2(fused: bool = True) -> GPT2LMHeadModel:
     )
     torch.manual_seed(0)
     lm = GPT2LMHeadModel(config)
-    return fuse_activations(lm) if fused else lm
+    return with_faster_kernels(lm) if fused else lm
 
 
 def tiny_explainer() -> Explainer:

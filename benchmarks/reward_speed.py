@@ -4,7 +4,8 @@
 
 Real explanations (JSON lines with `sentence` and `feature`), rollouts of 256 from 64 prompts with four samples, five
 candidate concepts each; a BERT of 2 layers and a discriminator of 2, both 128 wide. The peer encodes explanation and
-candidate list of every batch of 64 as it comes, padded to its longest row, as a reward function is usually written.
+candidate list of every batch of 64 as it comes, padded to its longest row, as a reward function is usually written,
+with the same weights in transformers' own layers.
 """
 
 import argparse
@@ -16,28 +17,36 @@ from pathlib import Path
 
 import torch
 from measuring import alternate, clock, emit
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
 
 from datamodules.contrastive import concept_text, encode_texts
 from lightning_modules.ppo.rewards import Scorer
-from models.discriminator import new_discriminator, sequence_reward
+from models.discriminator import Discriminator, new_discriminator, sequence_reward
 from models.language_model import NewModelConfig, create_language_model, load_tokenizer
-from models.text_encoder import create_encoder, load_encoder
+from models.text_encoder import TextEncoder, create_encoder, load_encoder
 
 ROLLOUT, SAMPLES, LENGTH = 256, 4, 32
 
 
 @torch.no_grad()
-def naive(scorer: Scorer, response_BT: Tensor, mask_BT: Tensor, names: list[list[str]]) -> tuple[Tensor, Tensor]:
+def naive(
+    scorer: Scorer,
+    encoder: nn.Module,
+    discriminator: nn.Module,
+    response_BT: Tensor,
+    mask_BT: Tensor,
+    names: list[list[str]],
+) -> tuple[Tensor, Tensor]:
     """Both rewards, batch by batch."""
     ccr, hqar = [], []
     for start in range(0, len(response_BT), 64):
         part = slice(start, start + 64)
         texts = scorer.policy_tokenizer.batch_decode(response_BT[part], skip_special_tokens=True)
         lists = [concept_text(found) for found in names[part]]
-        said, about = (scorer.encoder(*encode_texts(scorer.encoder_tokenizer, rows)) for rows in (texts, lists))
+        said, about = (encoder(*encode_texts(scorer.encoder_tokenizer, rows)) for rows in (texts, lists))
         ccr.append((said * about).sum(-1))
-        logits_BT = scorer.discriminator(response_BT[part], mask_BT[part])
+        logits_BT = discriminator(response_BT[part], mask_BT[part])
         hqar.append(sequence_reward(logits_BT, mask_BT[part], scorer.clip, scorer.reduce))
     return torch.cat(ccr), torch.cat(hqar)
 
@@ -58,6 +67,12 @@ def main() -> None:
         tokenizer = load_tokenizer(f"{folder}/lm")
         discriminator = new_discriminator(f"{folder}/lm", 2, tokenizer.bos_token_id).eval()
         encoder, encoder_tokenizer = load_encoder(f"{folder}/bert")
+        plain_encoder = TextEncoder(AutoModel.from_pretrained(f"{folder}/bert"), encoder_tokenizer.all_special_ids)
+        shape = AutoConfig.from_pretrained(f"{folder}/lm", num_hidden_layers=2)
+        plain_trunk = AutoModel.from_pretrained(f"{folder}/lm", config=shape)
+    plain_discriminator = Discriminator(plain_trunk, tokenizer.bos_token_id)
+    plain_discriminator.load_state_dict(discriminator.state_dict())
+    plain = plain_encoder.eval(), plain_discriminator.eval()
     draw = random.Random(0)
 
     def rollout() -> tuple[Tensor, Tensor, list[list[str]]]:
@@ -74,7 +89,7 @@ def main() -> None:
     rollouts = [rollout() for _ in range(3)]
     scorer = Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, 0.01, "mean")
     for given in rollouts:  # the same numbers
-        scores, (ccr_B, hqar_B) = scorer.score(*given), naive(scorer, *given)
+        scores, (ccr_B, hqar_B) = scorer.score(*given), naive(scorer, *plain, *given)
         torch.testing.assert_close(scores.ccr_B, ccr_B, atol=1e-5, rtol=0)
         torch.testing.assert_close(scores.hqar_B, hqar_B, atol=1e-5, rtol=0)
 
@@ -89,7 +104,7 @@ def main() -> None:
     def theirs() -> float:
         begin = clock()
         for given in rollouts:
-            naive(scorer, *given)
+            naive(scorer, *plain, *given)
         return len(rollouts) * ROLLOUT / (clock() - begin)
 
     sides = {"llm2er": lambda: ours(True), "llm2er, concepts new": lambda: ours(False), "naive": theirs}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from models.language_model import fuse_activations
+from models.language_model import with_faster_kernels
 
 
 class Discriminator(nn.Module):
@@ -70,7 +70,7 @@ def new_discriminator(folder: str, layers: int, begin: int) -> Discriminator:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.num_hidden_layers = min(layers, config.num_hidden_layers)
     trunk = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, dtype=torch.float32)
-    return Discriminator(fuse_activations(trunk), begin)
+    return Discriminator(with_faster_kernels(trunk), begin)
 
 
 def save_discriminator(folder: Path, state: dict[str, Tensor], discriminator: Discriminator) -> None:
@@ -82,6 +82,6 @@ def save_discriminator(folder: Path, state: dict[str, Tensor], discriminator: Di
 def load_discriminator(folder: Path, begin: int) -> Discriminator:
     """Reads what `save_discriminator` wrote."""
     trunk = AutoModel.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), dtype=torch.float32)
-    discriminator = Discriminator(fuse_activations(trunk), begin)
+    discriminator = Discriminator(with_faster_kernels(trunk), begin)
     discriminator.load_state_dict(load_file(folder / "discriminator.safetensors"))
     return discriminator

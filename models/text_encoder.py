@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from metrics.errors import InputError
-from models.language_model import PAD, SPECIAL, NewModelConfig, train_tokenizer
+from models.language_model import PAD, SPECIAL, NewModelConfig, train_tokenizer, with_faster_kernels
 
 
 class TextEncoder(nn.Module):
@@ -78,4 +78,4 @@ def load_encoder(name: str) -> tuple[TextEncoder, PreTrainedTokenizerBase]:
         raise InputError(f"cannot read an encoder from {name!r} ({first}); give a folder or a hub name") from error
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # unused here; where a checkpoint has none it would be drawn at random
-    return TextEncoder(model, tokenizer.all_special_ids), tokenizer
+    return TextEncoder(with_faster_kernels(model), tokenizer.all_special_ids), tokenizer

@@ -19,10 +19,10 @@ from models.language_model import (
     LoraConfig,
     NewModelConfig,
     create_language_model,
-    fuse_activations,
     load_language_model,
     load_tokenizer,
     train_tokenizer,
+    with_faster_kernels,
 )
 
 DATA = Path(os.environ.get("LLM2ER_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
@@ -282,7 +282,7 @@ def test_a_real_checkpoint_tells_the_same_story_behind_padding(stories):
 def test_the_fused_activation_is_the_same_function():
     torch.manual_seed(0)
     plain = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)).eval()
-    fused = fuse_activations(copy.deepcopy(plain))
+    fused = with_faster_kernels(copy.deepcopy(plain))
     assert sum(isinstance(module, torch.nn.GELU) for module in fused.modules()) == 2
     ids = torch.arange(40)[None]
     with torch.no_grad():

@@ -1,0 +1,81 @@
+"""Linear layers by oneDNN against sums in float64, forward and backward."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from models import products
+from models.products import linear, with_faster_products
+
+
+def sides(rows, width, outputs, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    shapes = (rows, width), (outputs, width), (outputs,), (rows, outputs)
+    return [torch.randn(shape, generator=draw) for shape in shapes]
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """oneDNN however small the product."""
+    monkeypatch.setattr(products, "WORTH_IT", 0)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("rows", "width", "outputs"), [(7, 5, 3), (9, 4, 64), (33, 64, 16), (1, 1, 1)])
+def test_forward_and_backward_are_the_sums_in_float64(always, rows, width, outputs, turned):
+    x, w, b, g = sides(rows, width, outputs)
+    leaves = [x.clone().requires_grad_(), w.clone().requires_grad_(), b.clone().requires_grad_()]
+    weight = leaves[1].t().contiguous().t() if turned else leaves[1]
+    y = linear(leaves[0], weight, leaves[2])
+    y.backward(g)
+    x, w, b, g = (t.double() for t in (x, w, b, g))
+    # every sum written out, entry by entry
+    expected = torch.stack([torch.stack([(x[n] * w[o]).sum() + b[o] for o in range(outputs)]) for n in range(rows)])
+    dx = torch.stack([sum(g[n, o] * w[o] for o in range(outputs)) for n in range(rows)])
+    dw = torch.stack([sum(g[n, o] * x[n] for n in range(rows)) for o in range(outputs)])
+    for found, wanted in zip((y, *(leaf.grad for leaf in leaves)), (expected, dx, dw, g.sum(0)), strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_large_product_takes_onednn_and_a_small_one_does_not():
+    x, w, b, _ = sides(64, 256, 256)
+    large = linear(x.requires_grad_(), w, b)
+    small = linear(x[:2], w, b)
+    assert large.grad_fn.name() == "ViewBackward0"
+    assert large.grad_fn.next_functions[0][0].name() == "_LinearBackward"
+    assert small.grad_fn.name() == "AddmmBackward0"
+    torch.testing.assert_close(large[:2], small, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_types_are_left_to_torch(always, dtype):
+    x, w, b, _ = (t.to(dtype) for t in sides(8, 4, 3))
+    assert torch.equal(linear(x, w, b), nn.functional.linear(x, w, b))
+
+
+def test_autocast_still_rounds_to_bfloat16(always):
+    x, w, b, _ = sides(8, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, w, b).dtype == torch.bfloat16
+
+
+def test_what_is_frozen_gets_no_gradient(always):
+    x, w, b, g = sides(6, 5, 4)
+    linear(x.requires_grad_(), w, b).backward(g)
+    assert x.grad is not None
+    assert (w.grad, b.grad) == (None, None)
+
+
+def test_layers_keep_weights_names_and_shapes_and_can_be_copied(always):
+    plain = nn.ModuleDict({"a": nn.Linear(6, 4), "b": Conv1D(5, 4), "c": nn.Linear(5, 2, bias=False)})
+    faster = with_faster_products(copy.deepcopy(plain))
+    assert list(faster.state_dict()) == list(plain.state_dict())
+    assert isinstance(faster["a"], nn.Linear)
+    assert isinstance(faster["b"], Conv1D)
+    x = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(1))
+    expected = plain["c"](plain["b"](plain["a"](x)))
+    for layers in (faster, copy.deepcopy(faster)):
+        torch.testing.assert_close(layers["c"](layers["b"](layers["a"](x))), expected)
