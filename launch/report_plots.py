@@ -40,8 +40,7 @@ def _lengths(predictions: Mapping[str, Records]) -> Html:
 
 
 def _calibration(predictions: Mapping[str, Records]) -> list[Html]:
-    series: dict[str, Points] = {}
-    told: dict[str, str] = {}
+    alike: list[tuple[list[str], Points]] = []  # systems that share one rating model are drawn once
     for name, rows in predictions.items():
         pairs = [
             (row["predicted_rating"], row["rating"])
@@ -49,12 +48,16 @@ def _calibration(predictions: Mapping[str, Records]) -> list[Html]:
             if row.get("rating") is not None and row.get("predicted_rating") is not None
         ]
         points = calibration(pairs)
-        if points and points not in series.values():  # systems that share one rating model are drawn once
-            series[name] = points
-            errors = sum(abs(mean - given) for mean, given in points) / len(points)
-            told[name] = f"mean gap {errors:.2f}"
-    if not series:
+        names = next((names for names, known in alike if known == points), None)
+        if names is not None:
+            names.append(name)
+        elif points:
+            alike.append(([name], points))
+    if not alike:
         return []
+    series = {", ".join(names): points for names, points in alike}
+    gaps = {name: sum(abs(mean - given) for mean, given in points) / len(points) for name, points in series.items()}
+    told = {name: f"mean gap {gap:.2f}" for name, gap in gaps.items()}
     note = (
         f"Records in {CALIBRATION_BINS} equal parts by predicted rating: mean rating given over mean rating predicted. "
         "On the diagonal, predictions are right on average."
