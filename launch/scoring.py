@@ -11,9 +11,11 @@ import numpy as np
 
 from launch import dealing
 from metrics import paper
+from metrics.diversity import corpus_words
 from metrics.errors import InputError
 from metrics.families import Family, Sums, means
 from metrics.measures import ConceptKnowledge, Counts, Measures
+from metrics.self_bleu import self_bleu
 from metrics.text_counts import pairs_of
 from metrics.words import CHUNK
 
@@ -71,13 +73,13 @@ def _counts(records: Records) -> Counts:
 
 
 def _library(records: Records, config: StandardConfig) -> Measures:
-    from metrics.standard import library_rows, measure_library, self_bleu  # late: sacreBLEU is slow to import
+    from metrics.standard import library_rows, measure_library  # late: sacreBLEU is slow to import
 
     measures = measure_library(
         dealing.rows(lambda part: library_rows(*_texts(part), config.stem), records, CHUNK), config.stem
     )
-    if len(records) > 1:
-        measures.plain["self_bleu"] = float(self_bleu(_texts(records)[0]).mean())
+    if found := self_bleu(corpus_words(_texts(records)[0])):
+        measures.jackknives.append(found)
     needs = {
         "bert_score, sentence_cosine": ("standard.encoder", config.encoder),
         "perplexity": ("standard.lm", config.lm),

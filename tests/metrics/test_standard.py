@@ -4,11 +4,10 @@ import random
 
 import numpy as np
 import pytest
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from metrics.standard import library_rows, measure_library, self_bleu
+from metrics.standard import library_rows, measure_library
 
 
 def texts(seed, n=80):
@@ -48,18 +47,3 @@ def test_rows_do_not_depend_on_the_records_beside():
     one_by_one = [library_rows([a], [b], False) for a, b in zip(OURS, THEIRS, strict=True)]
     assert np.array_equal(np.concatenate(one_by_one), library_rows(OURS, THEIRS, False))
     assert library_rows([], [], False).shape == (0, one_by_one[0].shape[1])
-
-
-def test_self_bleu_is_that_of_nltk():
-    smooth = SmoothingFunction().method1
-    split = [text.split() for text in OURS]
-    expected = [
-        100 * sentence_bleu(split[:i] + split[i + 1 :], words, smoothing_function=smooth)
-        for i, words in enumerate(split)
-    ]
-    assert self_bleu(OURS) == pytest.approx(expected, abs=1e-9)
-
-
-def test_equal_texts_have_the_highest_self_bleu():
-    assert self_bleu(["a b c d e"] * 3) == pytest.approx([100] * 3)
-    assert np.isnan(self_bleu(["a b"])).all()
