@@ -6,8 +6,8 @@
 
 Prints one JSON line. The loops are written from the definitions (BLEU by counters, ROUGE by sets, LCS by a table in a
 dict, USR by a list of the texts seen, DIV by all pairs of records) and also give the figures that the suite must give.
-The pairs carry no concepts: for DIV the 300 most frequent words of four letters or more stand in. The loops of USR and DIV
-are quadratic, so ratios are given without them, too.
+The pairs carry no concepts: for DIV the 300 most frequent words of four letters or more stand in. The loops of USR and
+DIV are quadratic, so ratios are given without them, too.
 """
 
 import gzip

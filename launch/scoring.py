@@ -14,6 +14,7 @@ from metrics import paper
 from metrics.diversity import corpus_words
 from metrics.errors import InputError
 from metrics.families import Family, Sums, means
+from metrics.mauve import mauve_interval
 from metrics.measures import ConceptKnowledge, Counts, Measures
 from metrics.self_bleu import self_bleu
 from metrics.text_counts import pairs_of
@@ -60,6 +61,7 @@ def measure(records: Records, knowledge: ConceptKnowledge | None, suite: str, co
         {name: value for part in parts for name, value in part.plain.items()},
         {name: value for part in parts for name, value in part.signatures.items()},
         [line for part in parts for line in part.skipped],
+        bounds={name: bounds for part in parts for name, bounds in part.bounds.items()},
     )
 
 
@@ -131,18 +133,22 @@ def _lm(records: Records, config: StandardConfig) -> Measures | None:
             dealing.rows(lambda part: np.array(last_states(model, tokenizer, part)), side, config.batch_size)
             for side in _texts(records)
         )
-        measures.plain["mauve"] = _mauve(references, texts)
+        measures.plain["mauve"], bounds = _mauve(references, texts)
+        if bounds:
+            measures.bounds["mauve"] = bounds
         measures.signatures["mauve_signature"] = f"mauve-text:{version('mauve-text')}|{signature(config.lm)}"
     return measures
 
 
-def _mauve(references_ND: np.ndarray, texts_ND: np.ndarray) -> float:
-    """MAUVE by its package, with its default number of clusters and a fixed seed."""
+def _mauve(references_ND: np.ndarray, texts_ND: np.ndarray) -> tuple[float, list[float] | None]:
+    """MAUVE by its package, with its default number of clusters and a fixed seed, and its interval."""
     try:
         from mauve.compute_mauve import compute_mauve  # optional: brings faiss and scikit-learn
     except ImportError:
         raise InputError("standard.mauve=true needs the package mauve-text: pip install 'llm2er[mauve]'.") from None
-    return float(compute_mauve(p_features=references_ND, q_features=texts_ND, verbose=False).mauve)
+    found = compute_mauve(p_features=references_ND, q_features=texts_ND, verbose=False)
+    counts = (np.rint(len(references_ND) * share) for share in (found.p_hist, found.q_hist))
+    return float(found.mauve), mauve_interval(*counts)
 
 
 def _bart(records: Records, config: StandardConfig) -> Measures | None:

@@ -42,9 +42,10 @@ class Measures:
     n: int
     families: list[Family] = field(default_factory=list)
     jackknives: list[Jackknife] = field(default_factory=list)
-    plain: dict[str, float] = field(default_factory=dict)  # without a valid interval
+    plain: dict[str, float] = field(default_factory=dict)  # not of sums over records
     signatures: dict[str, str] = field(default_factory=dict)  # of what was computed by a library or a model
     skipped: list[str] = field(default_factory=list)
+    bounds: dict[str, list[float]] = field(default_factory=dict)  # intervals of `plain`
     draws: dict[tuple[int, int], dict[str, np.ndarray]] = field(default_factory=dict)  # kept: figures, tests ask alike
 
     def values(self) -> dict[str, float]:

@@ -108,7 +108,7 @@ def intervals(measures: Measures, resamples: int, seed: int) -> dict[str, list[f
     if measures.n < 2 or resamples == 0:
         return {}
     found = {name: interval(values_R) for name, values_R in resampled(measures, resamples, seed).items()}
-    found |= {jackknife.name: jackknife.interval() for jackknife in measures.jackknives}
+    found |= {jackknife.name: jackknife.interval() for jackknife in measures.jackknives} | measures.bounds
     return {name: bounds for name, bounds in found.items() if bounds is not None}
 
 
