@@ -1,6 +1,7 @@
 """Answers of a judge: an OpenAI-compatible endpoint or a local model, behind a cache that survives an interruption."""
 
 import hashlib
+import http.client
 import json
 import os
 import threading
@@ -90,7 +91,7 @@ class Endpoint:
                 reason = "timeout"
             except (OSError, urllib.error.URLError) as error:
                 reason = "timeout" if isinstance(getattr(error, "reason", None), TimeoutError) else "no connection"
-            except (ValueError, KeyError, IndexError, TypeError):
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError, http.client.HTTPException):
                 reason = "broken answer"
             self._count_retry(reason)
             if attempt < self.config.retries:

@@ -8,6 +8,7 @@ interpolation is refused: it could read the environment, and with it secrets, in
 import dataclasses
 import difflib
 import os
+import select
 import signal
 import sys
 import typing
@@ -190,7 +191,8 @@ def flatten(config: Any) -> dict[str, Any]:
 def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
     """Runs an entry point: parses `sys.argv`, calls `main(config)`.
 
-    A user's mistake prints one sentence and exits with status 2; a traceback is only ever a fault of ours.
+    A user's mistake prints one sentence and exits with status 2; a traceback is only ever a fault of ours. When the
+    reader of standard output has gone (`| head`) it ends as other tools do: quietly, with SIGPIPE's status.
     """
     try:
         _run(main, schema, doc, sys.argv[1:])
@@ -198,7 +200,10 @@ def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
     except InputError as error:
         fail(error)
     except BrokenPipeError:
-        _end_unread()
+        if not _reader_left():
+            raise  # a socket, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _run(main: Callable[[Any], None], schema: type, doc: str | None, arguments: list[str]) -> None:
@@ -213,17 +218,14 @@ def _run(main: Callable[[Any], None], schema: type, doc: str | None, arguments: 
     main(config)
 
 
-def _end_unread() -> None:
-    """Ends as other tools do when the reader of standard output has gone (`| head`): quietly, with SIGPIPE's status.
-
-    Called while a BrokenPipeError is handled; one that came from elsewhere, such as a socket, is raised again.
-    """
+def _reader_left() -> bool:
+    """Has the other end of standard output been closed?"""
+    poll = select.poll()
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        raise SystemExit(128 + signal.SIGPIPE) from None
-    raise
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # no file of the system's
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def fail(error: InputError) -> typing.NoReturn:

@@ -151,10 +151,13 @@ def _comparison(cfg: EvaluateConfig, tree: dict[str, Any]) -> None:
         return
     print(format_table(tree["systems"]))
     print("\n" + "\n".join(comparison_lines(tree)), end="")
-    print(
-        f"difference: {ours} minus {theirs}. p: approximate randomisation, for Distinct, USR and FCR the jackknife; "
-        "Holm's correction is for the metrics listed."
-    )
+    if found:
+        print(
+            f"difference: {ours} minus {theirs}. p: approximate randomisation, for metrics that count what is different "
+            "(Distinct, USR, FCR) the jackknife; Holm's correction is for the metrics listed."
+        )
+    else:
+        print("no tests: they need two records and resamples above 0")
     told = [_told(tree["systems"][name]) for name in (ours, theirs)]
     for line in told[0]:
         print(line if line in told[1] else f"{ours}: {line}")
@@ -191,7 +194,7 @@ def _leaderboard(cfg: EvaluateConfig, tree: dict[str, Any], systems: dict[str, A
         text = WRITERS[out.suffix](tree)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        out.write_text(text, encoding="utf-8", errors="backslashreplace")  # JSON may hold half a surrogate pair
     except OSError as error:
         raise InputError(f"out={out} cannot be written ({error.strerror}); name another file.") from None
     print(f"wrote {out}")

@@ -57,7 +57,7 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     path = run.path / "report.html"
-    path.write_text(page(run), encoding="utf-8")
+    path.write_text(page(run), encoding="utf-8", errors="backslashreplace")
     return path
 
 

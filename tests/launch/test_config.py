@@ -1,11 +1,16 @@
 """The config: sources in their order, every mistake named and all at once, nothing that could run code."""
 
 import dataclasses
+import os
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from launch import evaluate
 from launch.config import REQUIRED, command, describe, flatten, keys, load, show
 from launch.schema import TrainConfig
 from metrics.errors import InputError
@@ -356,4 +361,24 @@ def test_our_own_faults_keep_their_traceback(monkeypatch):
         raise KeyError("ours")
 
     with pytest.raises(KeyError, match="ours"):
+        run(monkeypatch, main=main)
+
+
+def test_a_reader_that_stops_reading_ends_it_quietly():
+    """The other end of the pipe is closed before anything is written, as after `| head` has seen enough."""
+    script = Path(evaluate.__file__)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_quiet_end(monkeypatch):
+    def main(config):
+        raise BrokenPipeError("a socket")
+
+    with pytest.raises(BrokenPipeError, match="a socket"):
         run(monkeypatch, main=main)

@@ -39,11 +39,16 @@ def server():
                 "choices": [{"message": {"content": content}}],
                 "usage": {"prompt_tokens": 100, "completion_tokens": 2},
             }
-            payload = {"garbage": b"<html>", "empty": b"{}", "null": b'{"choices": [{"message": {"content": null}}]}'}
+            payload = {
+                "garbage": b"<html>",
+                "empty": b"{}",
+                "null": b'{"choices": [{"message": {"content": null}}]}',
+                "list": b"[1]",
+            }
             data = payload.get(fault, json.dumps(tree).encode())
             try:
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(len(data) + 9 * (fault == "cut")))
                 self.end_headers()
                 self.wfile.write(data)
             except BrokenPipeError:
@@ -105,11 +110,11 @@ def test_a_judge_that_always_takes_the_first_gives_no_win(server, files, capsys)
 
 def test_faults_are_tried_again_and_shown(server, files, capsys):
     server.answer = prefers_good
-    server.faults = [429, "timeout", "garbage", 503, "empty", "null"]
+    server.faults = [429, "timeout", "garbage", 503, "empty", "null", "list", "cut"]
     scores = run(server, files, capsys, endpoint=endpoint(server, retries=8))
     assert scores["win_rate"] == 1
-    assert scores["retries"] == 6
-    assert scores["retry_reasons"] == "HTTP 429: 1, HTTP 503: 1, broken answer: 3, timeout: 1"
+    assert scores["retries"] == 8
+    assert scores["retry_reasons"] == "HTTP 429: 1, HTTP 503: 1, broken answer: 5, timeout: 1"
 
 
 def test_answers_that_say_nothing_are_counted_and_not_guessed(server, files, capsys):

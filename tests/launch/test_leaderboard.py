@@ -112,6 +112,18 @@ def test_two_files_are_compared_on_the_same_records(folder, capsys):
     assert not [key for key in flat if key.startswith("rouge")]
 
 
+def test_one_record_is_compared_without_a_test(folder, capsys):
+    for name in ("a", "b"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"reference": "a pool", "explanation": f"a {name}"}) + "\n")
+    assert "no tests: they need two records" in run(capsys, predictions="a.jsonl", against="b.jsonl")
+
+
+def test_half_a_surrogate_pair_stands_escaped_in_the_page(folder, capsys):
+    (folder / "a.jsonl").write_text(json.dumps({"reference": "a", "explanation": "\ud800 a"}) + "\n")
+    run(capsys, runs=["a.jsonl"], out="table.html")
+    assert "\\ud800 a" in (folder / "table.html").read_text(encoding="utf-8")
+
+
 def test_two_seeds_can_be_compared_with_each_other(folder, capsys):
     flat = json.loads(run(capsys, predictions="strong_s1", against="strong_s2", json=True))
     assert flat["ours"] != flat["theirs"]
