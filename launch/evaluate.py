@@ -153,7 +153,7 @@ def _comparison(cfg: EvaluateConfig, tree: dict[str, Any]) -> None:
     print("\n" + "\n".join(comparison_lines(tree)), end="")
     if found:
         print(
-            f"difference: {ours} minus {theirs}. p: approximate randomisation, for metrics that count what is different "
+            f"difference: {ours} minus {theirs}. p: approximate randomisation, for those that count what is different "
             "(Distinct, USR, FCR) the jackknife; Holm's correction is for the metrics listed."
         )
     else:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from metrics.mentions import Mentions
-from metrics.words import numbered
+from metrics.words import CHUNK, numbered
 
 
 @dataclass(frozen=True)
@@ -174,17 +174,21 @@ def different(
 def entropy(type_G: np.ndarray, record_G: np.ndarray, n: int) -> tuple[float, np.ndarray]:
     """(entropy, entropy without each record), in bits, of the corpus' n-grams; 0 without any.
 
-    `type_G` and `record_G` are what occurs and in which of the `n` records.
+    `type_G` and `record_G` are what occurs and in which of the `n` records, in the order of the records.
     """
     counts_T = np.bincount(type_G)
-    pair_G = numbered(record_G * np.int64(len(counts_T) + 1) + type_G)
-    counts_P = np.bincount(pair_G)
-    record_P, type_P = np.empty_like(counts_P), np.empty_like(counts_P)
-    record_P[pair_G], type_P[pair_G] = record_G, type_G
-    whole_P = counts_T[type_P]
-    total, sum_log = len(type_G), _log_sum(counts_T).sum()
+    total, sum_log, less_N = len(type_G), _log_sum(counts_T).sum(), np.zeros(n)
+    edges = np.append(np.arange(0, n, CHUNK), n)  # records at a time: how often one has a type needs no other's
+    bounds = np.searchsorted(record_G, edges).tolist()
+    for first, start, end in zip(edges.tolist(), bounds, bounds[1:], strict=False):
+        types, records = type_G[start:end], record_G[start:end] - first
+        pair = numbered(records * np.int64(len(counts_T)) + types)
+        own = np.bincount(pair)
+        record_of, whole = np.empty_like(own), np.empty_like(own)
+        record_of[pair], whole[pair] = records, counts_T[types]
+        lost = np.bincount(record_of, _log_sum(whole) - _log_sum(whole - own))
+        less_N[first : first + len(lost)] = lost
     rest_N = total - np.bincount(record_G, minlength=n)
-    less_N = np.bincount(record_P, _log_sum(whole_P) - _log_sum(whole_P - counts_P), n)
     return float(_entropy(np.array([total]), np.array([sum_log]))[0]), _entropy(rest_N, sum_log - less_N)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from metrics.mentions import Phrases, text_of
 from metrics.phrases import ngrams, tokenize
-from metrics.words import Words
+from metrics.words import CHUNK, Words
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,16 @@ class Polarity:
     def of_all(self, lower: Words) -> np.ndarray:
         """said_T: the same of many texts, given in lower case; weights that cancel but for rounding are the same."""
         phrases = Phrases([" ".join(gram) for gram in self.log_odds], lower.vocabulary)
-        found = phrases.occurrences(lower)
-        odds_O = np.array(list(self.log_odds.values()))[phrases.concepts][found.spelling_O]  # a spelling a gram
-        texts_O, n = text_of(lower, found.places_O), len(lower.bounds_T1) - 1
-        score_T, size_T = np.bincount(texts_O, odds_O, n), np.bincount(texts_O, np.abs(odds_O), n)
-        return np.where(np.abs(score_T) > 1e-12 * size_T, np.sign(score_T), 0).astype(np.int64)
+        odds_S = np.array(list(self.log_odds.values()))[phrases.concepts]  # a spelling a gram
+        n = len(lower.bounds_T1) - 1
+        said = [np.zeros(0, np.int64)]
+        for start in range(0, n, CHUNK):  # nearly every word of a text is known: they are many
+            part = lower.part(start, min(start + CHUNK, n))
+            found = phrases.occurrences(part)
+            odds_O, texts_O, size = odds_S[found.spelling_O], text_of(part, found.places_O), len(part.lengths_T)
+            score_T, most_T = np.bincount(texts_O, odds_O, size), np.bincount(texts_O, np.abs(odds_O), size)
+            said.append(np.where(np.abs(score_T) > 1e-12 * most_T, np.sign(score_T), 0).astype(np.int64))
+        return np.concatenate(said)
 
 
 def sign(rating: float, middle: float) -> int:
