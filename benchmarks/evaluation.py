@@ -1,7 +1,7 @@
 """How fast are the metrics? Against loops as the field's scripts have them, and against rouge-score, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py PAIRS.jsonl[.gz]         # {"reference": ..., "generated": ...}
-    OMP_NUM_THREADS=2 python benchmarks/evaluation.py scale 1200000           # two made-up systems, 1,000 resamples
+    OMP_NUM_THREADS=2 python benchmarks/evaluation.py scale 1200000 [1000]    # two made-up systems, 1,000 resamples
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py linear                  # CPU seconds at 50, 200 and 800 thousand
 
 Prints one JSON line. The loops are written from the definitions (BLEU by counters, ROUGE by sets, LCS by a table in a
@@ -295,7 +295,7 @@ def main() -> None:
     """Parses the command line, prints the line."""
     what = sys.argv[1] if len(sys.argv) > 1 else "linear"
     if what == "scale":
-        found = at_scale(int(sys.argv[2]))
+        found = at_scale(*map(int, sys.argv[2:]))
     else:
         found = linear() if what == "linear" else against_loops(Path(what))
     print(json.dumps({"bench": "evaluation", **found}))
