@@ -7,8 +7,8 @@ Prints one JSON line. Each way runs in a process of its own, on one thread: batc
 backward and an optimizer step, dropout on, width 64, one layer as in the shipped presets, leave-one-out on. The time of
 an epoch is that of the steps that were run, times the number of steps in an epoch. `read` is one reading of the whole
 graph, as validation and each fold of the evidence do it: at once, or by parts where training is sampled; `gib` of it is
-the peak while only that was run. `rmse`: test RMSE of each seed, and the interval of the difference of their mean squared
-errors' roots over resampled test records.
+the peak while only that was run. `rmse`: test RMSE of each seed, and the interval of the difference of what the mean
+squared errors give, over resampled test records.
 """
 
 import json
