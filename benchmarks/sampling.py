@@ -1,12 +1,14 @@
 """Neighbour sampling against the full graph in the rating stage, on any corpus: time of a step and epoch, memory.
 
     python benchmarks/sampling.py CORPUS [STEPS] [WAYS]  # default 3 steps of the full graph, 30 sampled; neighbor,full
+    python benchmarks/sampling.py rmse CORPUS FULL_RUNS NEIGHBOR_RUNS  # finished rating stages, one a seed, by comma
 
 Prints one JSON line. Each way runs in a process of its own, on one thread: batches of 512 train records, forward,
 backward and an optimizer step, dropout on, width 64, one layer as in the shipped presets, leave-one-out on. The time of
 an epoch is that of the steps that were run, times the number of steps in an epoch. `read` is one reading of the whole
 graph, as validation and each fold of the evidence do it: at once, or by parts where training is sampled; `gib` of it is
-the peak while only that was run.
+the peak while only that was run. `rmse`: test RMSE of each seed, and the interval of the difference of what the mean
+squared errors give, over resampled test records.
 """
 
 import json
@@ -15,14 +17,17 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from datamodules.corpus import Corpus
+from datamodules.evidence import Evidence
 from datamodules.graph import GraphConfig, build_graph
 from datamodules.sampling import NeighborSampler
 from lightning_modules.rating import read_graph
+from metrics.bootstrap import bootstrap, interval
 from models.hgt import HGTConfig, RatingModel
 
 BATCH, NEIGHBORS = 512, 15
@@ -110,6 +115,29 @@ def main(path: str, number: int, ways: list[str]) -> None:
     print(json.dumps({"benchmark": "sampling", "neighbors": NEIGHBORS, "batch": BATCH, **found}))
 
 
+def rmse(path: str, full: list[str], neighbor: list[str]) -> None:
+    """Prints the test RMSE of runs that read the full graph and of runs that sampled it."""
+    corpus = Corpus.load(path)
+    test = corpus.rows("test")
+    squares = {}
+    for name, runs in (("full", full), ("neighbor", neighbor)):
+        read = [Evidence.load(Path(run) / "rating" / "export" / "evidence.safetensors") for run in runs]
+        squares[name] = np.stack([(one.predicted_R.numpy()[test] - corpus.rating_R[test]) ** 2 for one in read])
+    means = {name: square_SR.mean(axis=0) for name, square_SR in squares.items()}
+
+    def less(weight_RN: np.ndarray) -> np.ndarray:
+        return np.sqrt(weight_RN @ means["neighbor"] / len(test)) - np.sqrt(weight_RN @ means["full"] / len(test))
+
+    found = {name: np.sqrt(square_SR.mean(axis=1)).round(4).tolist() for name, square_SR in squares.items()}
+    difference = interval(bootstrap(less, len(test), 2000)) or []
+    print(
+        json.dumps({"benchmark": "sampling rmse", "n": len(test), **found, "less": [round(e, 4) for e in difference]})
+    )
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "rmse":
+        rmse(sys.argv[2], sys.argv[3].split(","), sys.argv[4].split(","))
+        sys.exit()
     given = sys.argv[1:] + ["3", "neighbor,full"][len(sys.argv) - 2 :]
     main(given[0], int(given[1]), given[2].split(","))
