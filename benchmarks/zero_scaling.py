@@ -45,7 +45,8 @@ class Watch(pl.Callback):
     """Seconds of steps and of collective operations, and memory once."""
 
     def __init__(self) -> None:
-        self.communication = self.bytes = 0.0
+        self.communication = self.bytes = self.most = 0.0
+        self.measured = False
         for name in ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "all_gather", "reduce"):
             self._watch(name)
 
@@ -53,6 +54,8 @@ class Watch(pl.Callback):
         inner = getattr(dist, name)
 
         def timed(*args, **kwargs):  # noqa: ANN002, ANN003, ANN202
+            if self.measured:
+                self.most = max(self.most, alive())
             begin = clock()
             result = inner(*args, **kwargs)
             self.communication += clock() - begin
@@ -60,8 +63,13 @@ class Watch(pl.Callback):
 
         setattr(dist, name, timed)
 
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor) -> None:
+        """From here to its end: the most that is alive when a collective operation begins."""
+        self.measured = trainer.global_step == WARM_UP
+
     def on_after_backward(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Where gradients are there and activations are not."""
+        self.measured = False
         if trainer.global_step == WARM_UP:
             self.bytes = alive()
 
@@ -95,6 +103,7 @@ def one_rank(stage: int, steps: int) -> dict:
         "cpu_s_a_step": round(seconds, 4),
         "communication": round(watch.communication / steps / seconds, 3),
         "mib": round((watch.bytes - before) / 2**20, 1),
+        "mib_in_backward": round((watch.most - before) / 2**20, 1) if watch.most else None,
         "predicted_mib": round(expected / 2**20, 1),
     }
 
