@@ -254,7 +254,7 @@ def spike(work: Path) -> dict:
         "codes": seen["codes"],
         "printed": seen["printed"],
         "steps": seen["last_step"],
-        "checkpoints": checkpoints(work, "spike", "rating")[-2:],
+        "checkpoints": checkpoints(work, "spike", "rating"),
     }
 
 
