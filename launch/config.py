@@ -8,6 +8,7 @@ interpolation is refused: it could read the environment, and with it secrets, in
 import dataclasses
 import difflib
 import os
+import re
 import select
 import signal
 import sys
@@ -25,6 +26,8 @@ from metrics.errors import InputError
 
 Schema = TypeVar("Schema")
 REQUIRED = "???"  # OmegaConf's marker for a value that must be given
+# Tokens of Hugging Face, GitHub and those who copied OpenAI; a W&B key; a password within an address.
+SECRET = re.compile(r"\b(hf_|gh[opsu]_|sk-)[\w-]{16,}|^[0-9a-f]{40}$|://[^/\s:@]+:[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ def load(schema: type[Schema], arguments: list[str]) -> tuple[Schema, dict[str, 
         if isinstance(value, str) and "${" in value:
             mistakes.append(
                 f"{source}: `{name}` holds an interpolation (`${{`), which is not supported; write the value"
+            )
+            continue
+        if isinstance(value, str) and SECRET.search(value):
+            mistakes.append(
+                f"{source}: `{name}` holds what looks like a key or token, and configs are written to disk; give it "
+                "by the environment (WANDB_API_KEY, HF_TOKEN) instead"
             )
             continue
         try:

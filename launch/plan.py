@@ -24,7 +24,7 @@ from lightning_modules.fitting import FitConfig
 from metrics.errors import InputError
 from models.explainer import Connector
 from models.hgt import RatingModel
-from models.language_model import new_gpt2_config, with_adapters
+from models.language_model import at_revision, new_gpt2_config, with_adapters
 from models.text_encoder import new_bert_config
 
 
@@ -182,7 +182,8 @@ def _encoder(config: TrainConfig) -> nn.Module:
 
 def _hub_config(name: str) -> AutoConfig:
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        place, revision = at_revision(name)
+        return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"cannot read the config of {name!r} ({first}); give a folder or a hub name") from error

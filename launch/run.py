@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from transformers import PreTrainedTokenizerBase
 
 from callbacks.checkpoints import Checkpoints, Place
@@ -30,6 +30,7 @@ from launch.engine import make_trainer, use_cpu
 from launch.resume import Found, resume_point
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
+from launch.wandb_logger import GuestWandbLogger
 from lightning_modules.collectives import barrier, gather_objects, trainable_and_total, world
 from lightning_modules.explanation import ExplanationModule
 from lightning_modules.fitting import FitConfig
@@ -92,7 +93,7 @@ class Run:
         if self.config.logger == "wandb":
             name = self.folder.path.name
             loggers.append(
-                WandbLogger(
+                GuestWandbLogger(
                     project=self.config.wandb_project,
                     group=name,
                     name=f"{name}/{stage}",
@@ -206,8 +207,8 @@ class Run:
         """Ends the loggers of a stage."""
         for logger in trainer.loggers:
             logger.finalize("success")
-            if isinstance(logger, WandbLogger) and world()[0] == 0:
-                logger.experiment.finish()
+            if isinstance(logger, GuestWandbLogger):
+                logger.close()
 
     def generate(
         self, explainer_folder: Path, records: np.ndarray, stage: str, sample_seed: int | None = None

@@ -45,6 +45,7 @@ class RunFolder:
         self.config, self.path = config, Path(config.run_dir)
         self.corpus = ""  # checksum of the corpus's records, once it is read
         self.lock = RunLock(self.path)
+        self.revisions: dict[str, str] = {}  # of base models from the hub, by the stage that reads them
         self.versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
     def open(self) -> None:
@@ -128,15 +129,26 @@ class RunFolder:
         barrier()
         if world()[0] == 0:
             marker = {"stage": name, "summary": summary, "config": self._relevant(name)}
+            marker |= {"revision": self.revisions[name]} if name in self.revisions else {}
             self.export(name).mkdir(parents=True, exist_ok=True)
             sync_tree(self.export(name))  # the marker must not reach the disk before what it vouches for
             write_durably(self.export(name) / "stage.json", json.dumps(marker, indent=1) + "\n")
         barrier()
 
     def state_config(self, name: str) -> dict[str, Any]:
-        """What a checkpoint of a stage depends on: as its product does, and how it is sharded."""
+        """What a checkpoint of a stage depends on: as its product does, how it is sharded, and its base model.
+
+        Frozen weights are not in checkpoints: where the hub's have changed since, the state would fit them no more.
+        """
         config = self.config
-        return self._relevant(name) | {"zero.stage": config.zero.stage, "hardware.precision": config.hardware.precision}
+        base = {f"revision of {name}.model": self.revisions[name]} if name in self.revisions else {}
+        sharding = {"zero.stage": config.zero.stage, "hardware.precision": config.hardware.precision}
+        return self._relevant(name) | sharding | base
+
+    def note_revision(self, name: str, revision: str | None) -> None:
+        """Remembers which commit of the hub the base model of a stage is."""
+        if revision:
+            self.revisions[name] = revision
 
     def _relevant(self, name: str) -> dict[str, Any]:
         chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(DEPENDS[name])}

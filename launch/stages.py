@@ -33,7 +33,7 @@ from lightning_modules.ppo.module import PPOModule
 from lightning_modules.rating import RatingModule, infer_evidence, load_rating_model
 from models.discriminator import begin_token, new_discriminator
 from models.explainer import load_explainer, new_explainer
-from models.language_model import check_context, create_language_model, load_tokenizer
+from models.language_model import check_context, commit_of, create_language_model, load_tokenizer
 from models.text_encoder import create_encoder, load_encoder
 
 log = logging.getLogger("llm2er")
@@ -78,6 +78,7 @@ def explanation(run: Run) -> dict:
     pl.seed_everything(config.seed, verbose=False)
     tokenizer = load_tokenizer(name)
     explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)
+    run.folder.note_revision("explanation", commit_of(name))
     check_context(explainer.lm, config.prompt.max_prompt_tokens, config.prompt.max_new_tokens)
     module = ExplanationModule(config.explanation, explainer, tokenizer)
     module.max_new_tokens = config.prompt.max_new_tokens
@@ -108,6 +109,7 @@ def ccr(run: Run) -> dict:
     barrier()
     pl.seed_everything(config.seed, verbose=False)
     encoder, tokenizer = load_encoder(name)
+    run.folder.note_revision("ccr", commit_of(name))
     fit = config.ccr.fit
     data = ContrastiveData(run.corpus, evidence, tokenizer, fit.batch_size, fit.accumulate, config.seed)
     module = CCRModule(config.ccr, encoder, tokenizer)

@@ -24,7 +24,8 @@ class CCRConfig:
     """The CCR stage."""
 
     model: str = field(
-        default="", metadata={"help": "Hugging Face name or folder of a BERT-class encoder; empty creates one"}
+        default="",
+        metadata={"help": "Hugging Face name (NAME@REVISION) or folder of a BERT-class encoder; empty creates one"},
     )
     new_model: NewModelConfig = field(default_factory=lambda: NewModelConfig(layers=2))
     temperature: float = field(default=0.05, metadata={"help": "tau of the contrastive loss"})

@@ -24,7 +24,9 @@ from models.language_model import LoraConfig, NewModelConfig
 class ExplanationConfig:
     """The explanation stage."""
 
-    model: str = field(default="", metadata={"help": "Hugging Face name or folder of a causal LM; empty creates one"})
+    model: str = field(
+        default="", metadata={"help": "Hugging Face name (NAME@REVISION) or folder of a causal LM; empty creates one"}
+    )
     new_model: NewModelConfig = field(default_factory=NewModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     connector_epochs: int = field(

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.activations import NewGELUActivation
+from transformers.utils import resolve_revision
 
 from metrics.errors import InputError
 from models.products import with_faster_products
@@ -114,16 +115,17 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
     A folder that holds adapters (`adapter_config.json`) is read as its base model plus those adapters, trainable.
     """
     if (Path(name) / "adapter_config.json").is_file():
-        base = PeftConfig.from_pretrained(name).base_model_name_or_path
+        saved = PeftConfig.from_pretrained(name)
+        base = saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
         return PeftModel.from_pretrained(
             with_faster_kernels(_load(AutoModelForCausalLM, base, dtype=torch.float32)), name, is_trainable=True
         )
     # Without dtype the saved one is kept, and a bfloat16 checkpoint would be trained without float32 master weights.
     model = with_faster_kernels(_load(AutoModelForCausalLM, name, dtype=torch.float32))
-    return with_adapters(model, lora) if lora is not None else model
+    return with_adapters(model, lora, commit_of(name)) if lora is not None else model
 
 
-def with_adapters(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel | PeftModel:
+def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None = None) -> PreTrainedModel | PeftModel:
     """The model with fresh adapters, its own weights frozen; as it is where the rank is 0."""
     if lora.rank == 0:
         return model
@@ -134,6 +136,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel |
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
+        revision=commit,  # adapters fit no other weights than those they were trained on
     )
     return get_peft_model(model, adapters)
 
@@ -180,9 +183,21 @@ def with_faster_kernels(model: nn.Module) -> nn.Module:
     return model
 
 
+def at_revision(name: str) -> tuple[str, str]:
+    """(Hugging Face name, the revision behind its `@`, or main); the name of a folder is taken as it is."""
+    place, _, revision = name.partition("@")
+    return (place, revision) if revision and not Path(name).exists() else (name, "main")
+
+
+def commit_of(name: str) -> str | None:
+    """The commit that a name of the Hugging Face hub stands for now; None for a folder."""
+    return getattr(resolve_revision(*at_revision(name)), "resolved", None)
+
+
 def _load(kind: type, name: str, **options: object):  # noqa: ANN202 - whatever the Auto class returns
+    place, revision = at_revision(name)
     try:
-        return kind.from_pretrained(name, trust_remote_code=False, **options)  # type: ignore[attr-defined]
+        return kind.from_pretrained(place, revision=revision, trust_remote_code=False, **options)  # type: ignore[attr-defined]
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(

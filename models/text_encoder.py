@@ -11,7 +11,14 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from metrics.errors import InputError
-from models.language_model import PAD, SPECIAL, NewModelConfig, train_tokenizer, with_faster_kernels
+from models.language_model import (
+    PAD,
+    SPECIAL,
+    NewModelConfig,
+    at_revision,
+    train_tokenizer,
+    with_faster_kernels,
+)
 
 
 class TextEncoder(nn.Module):
@@ -70,9 +77,10 @@ def create_encoder(texts: list[str], config: NewModelConfig, folder: Path, seed:
 
 def load_encoder(name: str) -> tuple[TextEncoder, PreTrainedTokenizerBase]:
     """A BERT-class encoder in float32 with its tokenizer, by Hugging Face name or folder."""
+    place, revision = at_revision(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModel.from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        model = AutoModel.from_pretrained(place, revision=revision, trust_remote_code=False, dtype=torch.float32)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"cannot read an encoder from {name!r} ({first}); give a folder or a hub name") from error

@@ -1,6 +1,7 @@
 """What nobody must be able to do with a file, a config or a review. The rest stands where the thing itself is tested:
-what the sources may not call in test_architecture.py, special tokens in reviews in test_prompts.py, HTML in
-test_report.py, and secrets in a whole run folder, W&B's included, in test_end_to_end.py.
+what the sources may not call in test_architecture.py, pickles of data sets in test_public_formats.py, code and
+revisions of models in test_language_model.py, special tokens in reviews in test_prompts.py, HTML in test_report.py, and
+secrets in a whole run folder, W&B's included, in test_end_to_end.py.
 """
 
 import ast
@@ -9,11 +10,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
+from callbacks.checkpoint_folder import Manifest, RejectedError, digest, distrust, inspect
 from launch.config import keys, load
 from launch.schema import TrainConfig
 from launch.shards import DurableShards
@@ -79,6 +82,44 @@ def calls() -> list[tuple[Path, str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    "value", ["hf_" + "a1" * 17, "0123456789abcdef" * 2 + "01234567", "https://me:canary-77@host/model"]
+)
+def test_a_secret_in_a_value_is_refused_and_not_repeated(tmp_path: Path, value: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"explanation:\n  model: '{value}'\n")
+    for source in (f"explanation.model={value}", str(tmp_path / "mine.yaml")):
+        with pytest.raises(InputError, match="holds what looks like a key or token") as error:
+            load(TrainConfig, [source])
+        assert value not in str(error.value)
+    commit = "org/tiny@" + "0123456789" * 4
+    assert load(TrainConfig, [f"explanation.model={commit}"])[0].explanation.model == commit
+
+
+def test_a_checkpoint_of_another_user_is_not_trusted_silently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+    monkeypatch.setattr(Path, "stat", lambda path: SimpleNamespace(st_mode=0o40755, st_uid=77))
+    assert distrust(Path("step-000010")) == "step-000010 belongs to user id 77, not to you"
+
+
+def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("x")
+    folder = tmp_path / "step-000010"
+    folder.mkdir()
+    for name in ("../outside", str(tmp_path / "outside")):
+        Manifest("rating", 10, 0, 0, 1, {}, {}, {name: digest(tmp_path / "outside")}).write(folder)
+        with pytest.raises(RejectedError, match=f"{re.escape(name)} is missing"):
+            inspect(folder)
+
+
+def test_no_archive_is_extracted_and_no_name_of_the_data_becomes_a_path() -> None:
+    archives = re.compile(r"tarfile|zipfile|unpack_archive|extractall")
+    names = re.compile(r"\.(users|items|concepts)\[")
+    paths = re.compile(r"^(open|Path)\(|\.(open|mkdir|write_text|write_bytes)\(")
+    for path, text in calls():
+        assert not archives.search(text), path
+        assert not (paths.search(text) and names.search(text)), path
+
+
 def test_the_environment_is_never_printed_or_handed_on_whole() -> None:
     bad = re.compile(r"(print|log\.\w+|write\w*|dump\w*)\(.*(os\.environ\)|dict\(os\.environ|locals\(\)|globals\(\))")
     assert [(path.name, text) for path, text in calls() if bad.search(text)] == []
@@ -96,3 +137,8 @@ def test_versions_known_to_be_malware_or_open_to_it_are_out() -> None:
     assert tuple(map(int, pins["pytorch-lightning"].split("."))) >= (2, 6, 6)  # CVE-2026-58659; 2.6.2, 2.6.3: malware
     assert "pytorch-lightning>=2.6.6" in (ROOT / "setup.cfg").read_text()
     assert "lightning" not in pins
+
+
+def test_every_dependency_is_pinned_to_one_version() -> None:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    assert [line for line in lines if line and not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []

@@ -17,4 +17,5 @@ export LLM2ER_PYTHON=python
 
 # A container, by digest; nothing is installed within a job. One of:
 # export LLM2ER_CONTAINER="apptainer exec --nv docker://registry/llm2er@sha256:..."
+# export LLM2ER_CONTAINER="enroot start --mount /scratch:/scratch llm2er"
 # srun's own (pyxis): add --container-image=... --container-mounts=... to the srun line of train.sbatch

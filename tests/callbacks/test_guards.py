@@ -86,3 +86,44 @@ def test_the_fall_of_distinct_is_measured_from_the_first_rollout():
 
 def test_the_first_rollout_can_stop_a_run():
     assert epochs((11.0, 60.0, 1.0))[0] == 0
+
+
+def losses_of(guard, *losses):
+    for loss in losses:
+        step(guard, loss)
+
+
+def test_a_loss_out_of_proportion_stops_and_names_figures_key_and_records():
+    guard = StopOnNonFinite(spike=4)
+    losses_of(guard, *[1.0, 2.0, 3.0] * 4)
+    losses_of(guard, 7.9)  # the median is 2
+    message = (
+        r"the loss is 8.1, more than loss_spike=4 times the usual 2 at step 17 \(records 2, 4\); nothing was updated"
+    )
+    with pytest.raises(NonFiniteError, match=message):
+        step(guard, 8.1)
+
+
+def test_without_the_option_no_loss_is_too_large():
+    losses_of(StopOnNonFinite(), *[1.0] * 20, 1e9)
+
+
+def test_too_few_losses_are_no_measure():
+    losses_of(StopOnNonFinite(spike=2), *[1.0] * 9, 100.0)
+
+
+def test_the_spike_is_measured_over_all_ranks_and_names_the_records_of_all(monkeypatch):
+    guard = StopOnNonFinite(spike=4)
+    losses_of(guard, *[1.0] * 10)
+    monkeypatch.setattr("callbacks.guards.gather_objects", lambda value: [value, (9.0, [7])])
+    with pytest.raises(NonFiniteError, match=r"the loss is 5, .*records 2, 4, 7\)"):
+        step(guard, 1.0)
+
+
+def test_a_run_that_goes_on_remembers_the_usual_loss():
+    before, after = StopOnNonFinite(spike=4), StopOnNonFinite(spike=4)
+    losses_of(before, *[1.0] * 60)
+    assert len(before.state_dict()["recent"]) == 50
+    after.load_state_dict(before.state_dict())
+    with pytest.raises(NonFiniteError):
+        step(after, 4.1)

@@ -185,7 +185,7 @@ def touch(path: Path) -> Callable[[pl.Trainer], None]:
 
 
 def asked_to_end(work: Path) -> dict:
-    """A run ended four ways and started five times, against one that was left alone."""
+    """A run ended five ways and started six times, against one that was left alone."""
     whole, folder = run(work, "whole", "rating", "checkpoint.first=true"), work / "asked"
     starts = {
         "usr1_twice_on_rank_1": [Disturb(7, (1,), send(signal.SIGUSR1, 2))],
@@ -262,7 +262,8 @@ def wandb_goes_on(work: Path) -> dict:
     """A run with W&B that was stopped goes on: ids and steps of what both starts wrote."""
     folder = work / "run"
     stop = [Disturb(12, (0,), touch(folder / "STOP"))]
-    starts = [run(work, "run", "rating", "logger=wandb", ranks=1, also=a, WANDB_MODE="offline") for a in (stop, [])]
+    keys = ("logger=wandb", "rating.fit.epochs=3")
+    starts = [run(work, "run", "rating", *keys, ranks=1, also=also, WANDB_MODE="offline") for also in (stop, [])]
     files = sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     found = {"codes": [start["codes"] for start in starts], "ids": [], "steps": []}
     for file in files:

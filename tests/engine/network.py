@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ class Network:
 
 def ip(*arguments: str) -> None:
     """Runs the command of iproute2."""
-    subprocess.run(["ip", *arguments], check=True)
+    subprocess.run([shutil.which("ip") or "ip", *arguments], check=True)
 
 
 class InSave(pl.Callback):

@@ -48,7 +48,7 @@ def test_every_stage_goes_on_with_the_same_losses_to_the_last_bit(scenario: Call
 def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[str], dict]) -> None:
     seen = scenario("asked_to_end")
     assert seen["whole"] == [0, 0]
-    assert seen["same"]  # losses of five starts put together, and the product
+    assert seen["same"]  # losses of six starts put together, and the product
     one = seen["usr1_twice_on_rank_1"]
     assert one["codes"] == [75, 75]
     assert one["checkpoints"] == ["step-000008"]
@@ -62,6 +62,9 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert not files["requeue"]
     assert files["checkpoints"][-2:] == ["step-000021", "step-000023"]
     assert files["left"] == []  # the switches are taken back, and the lock is released
+    within = seen["usr1_in_a_validation_and_term_in_the_save"]
+    assert within["codes"] == [75, 75]
+    assert within["checkpoints"][-2:] == ["step-000023", "step-000025"]  # one save at the next step, and no other
     very_last = seen["usr2_in_the_very_last_batch"]
     assert very_last["codes"] == [75, 75]
     assert very_last["checkpoints"][-1] == "step-000030"
@@ -122,6 +125,25 @@ def test_a_gradient_that_is_not_finite_stops_all_ranks_before_the_update(scenari
         for printed in seen[zero]["printed"]:
             assert "a gradient is not finite at step 3 (records " in printed
             assert "nothing was updated" in printed
+
+
+def test_a_loss_spike_on_one_rank_stops_all_before_the_update(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("spike")
+    assert seen["codes"] == [1, 1]
+    assert seen["steps"] == 14
+    assert seen["checkpoints"] == ["step-000014"]
+    for printed in seen["printed"]:
+        assert re.search(r"more than loss_spike=20 times the usual \S+ at step 14 \(records ", printed)
+        assert "Traceback" not in printed
+
+
+def test_wandb_goes_on_in_the_same_run_without_a_row_lost_or_doubled(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("wandb_goes_on")
+    assert seen["codes"] == [[0], [0]]
+    assert len(seen["ids"]) == 2
+    assert len(set(seen["ids"])) == 1
+    assert seen["steps"] == [list(range(12)), list(range(12, 18))]
+    assert seen["table"] == list(range(18))
 
 
 def test_a_copy_that_lost_the_run_folder_stops_before_it_touches_a_checkpoint(scenario: Callable[[str], dict]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from callbacks.guards import NonFiniteError
 from launch.attempts import ask_for_requeue, look_back, remember_failure
+from launch.run_lock import InUseError
 from metrics.errors import InputError
 
 
@@ -61,3 +62,8 @@ def test_a_requeued_job_is_started_although_it_was_asked_to_end_before(tmp_path,
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     look_back(tmp_path)
     assert not (tmp_path / "REQUEUE").exists()
+
+
+def test_a_job_that_found_the_run_folder_in_use_leaves_nothing_for_its_owner_to_read(tmp_path):
+    remember_failure(tmp_path, "the start", InUseError("is in use by job 8"))
+    assert list(tmp_path.iterdir()) == []

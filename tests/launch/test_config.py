@@ -284,6 +284,7 @@ def test_the_shown_config_is_yaml_that_gives_the_same_config(file, name):
     ("argument", "expected"),
     [
         ("stage=explain", "stage=explain: use all, rating"),
+        ("loss_spike=0.5", "loss_spike=0.5: give 0 (never stop) or a number above 1"),
         ("logger=mlflow", "logger=mlflow: use csv, wandb or none"),
         ("zero.stage=4", "zero.stage=4"),
         ("zero.offload_param=true", "zero.offload_param=true needs zero.stage=3"),

@@ -8,6 +8,7 @@ import pytest
 
 from launch.config import load
 from launch.run_folder import RunFolder
+from launch.run_lock import InUseError
 from launch.schema import TrainConfig
 from metrics.errors import InputError
 
@@ -48,6 +49,16 @@ def test_a_run_folder_that_cannot_be_made_is_an_input_error(folder, tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(InputError, match=rf"run_dir={re.escape(str(tmp_path / 'run'))}: cannot be created"):
         folder().open()
+
+
+def test_a_run_folder_in_use_is_told_as_that(folder, monkeypatch):
+    def refuse(say):
+        raise InUseError("run_dir=runs/mine is in use by job 8")
+
+    run = folder()
+    monkeypatch.setattr(run.lock, "acquire", refuse)
+    with pytest.raises(InUseError, match="is in use by job 8"):
+        run.open()
 
 
 def test_a_stage_is_done_when_it_was_finished_and_not_before(folder):
@@ -153,3 +164,16 @@ def test_a_stage_of_another_run_that_is_not_there_is_refused_by_key(folder, tmp_
 def test_a_needed_stage_that_is_not_finished_names_the_one_to_run(folder):
     with pytest.raises(InputError, match=r"stage=ppo reads .*hqar/export, which is not there; run stage=hqar first"):
         folder().need("hqar", "ppo")
+
+
+def test_the_commit_of_a_base_model_is_part_of_the_state_and_stands_beside_the_product(folder):
+    run = folder()
+    plain = run.state_config("ccr")
+    run.note_revision("ccr", None)  # a model of a folder
+    assert run.state_config("ccr") == plain
+    run.note_revision("ccr", "4f2c")
+    assert run.state_config("ccr") == plain | {"revision of ccr.model": "4f2c"}
+    assert run.state_config("rating") == folder().state_config("rating")
+    run.finish("ccr", {})
+    assert json.loads((run.export("ccr") / "stage.json").read_text())["revision"] == "4f2c"
+    assert run.done("ccr")

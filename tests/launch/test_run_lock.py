@@ -9,7 +9,7 @@ import time
 import pytest
 
 from launch import run_lock
-from launch.run_lock import RunLock
+from launch.run_lock import InUseError, RunLock
 from metrics.errors import InputError
 
 
@@ -18,7 +18,7 @@ def quick(monkeypatch):
     """Seconds instead of half a minute, and no scheduler around."""
     monkeypatch.setattr(run_lock, "BEAT", 0.05)
     monkeypatch.setattr(run_lock, "SILENCE", 0.5)
-    for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -26,7 +26,8 @@ def held_by(folder, **changes):
     """A lock of another process that lives, changed as given."""
     lock = RunLock(folder)
     owner = lock._mine() | {"pid": os.getppid(), "born": run_lock._born(os.getppid())} | changes
-    lock.path.write_text(json.dumps(owner))
+    lock.path.with_name("new").write_text(json.dumps(owner))
+    lock.path.with_name("new").replace(lock.path)  # as a whole: the one who looks every 50 ms must see no half of it
     return owner
 
 
@@ -86,6 +87,20 @@ def test_an_owner_on_another_machine_that_shows_life_is_left_alone(tmp_path, mon
 def test_a_requeued_job_and_a_restarted_rank_replace_themselves_at_once(tmp_path, monkeypatch, variable, key):
     held_by(tmp_path, host="node9", **{key: "77"})
     monkeypatch.setenv(variable, "77")
+    assert acquire(tmp_path)[1] == []
+
+
+def test_ranks_behind_a_network_cut_do_not_take_the_lock_back_from_a_later_start(tmp_path, monkeypatch):
+    # torchrun restarts its ranks also there, as the same job.
+    owner = held_by(tmp_path, host="node9", job="77", start=2)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(
+        InUseError, match="was taken over by job 77, process .* a later start of this job; this copy stops"
+    ):
+        acquire(tmp_path)
+    assert json.loads((tmp_path / "lock.json").read_text()) == owner
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     assert acquire(tmp_path)[1] == []
 
 

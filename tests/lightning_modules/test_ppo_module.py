@@ -1,5 +1,7 @@
 """The PPO module without an engine: rollouts and updates agree, rewards and advantages by hand, bad input."""
 
+import copy
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from datamodules.prompts import PromptBatch
+from lightning_modules.ppo.adversary import Adversary
 from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.module import PPOModule
 from lightning_modules.ppo.rewards import Scores
@@ -217,3 +220,45 @@ def test_prompts_longer_than_the_context_are_refused():
     check_context(gpt2(), 30, 10)
     with pytest.raises(InputError, match="prompt.max_prompt_tokens=30.*more than the 40 positions"):
         check_context(gpt2(), 30, 11)
+
+
+def with_adversary():
+    made = module(CASES["gpt2"]())
+    object.__setattr__(made, "adversary", Adversary(torch.nn.Linear(2, 1), [[3]], 0, 0.1, 1e-3, 0))
+    made._trainer.ckpt_path = "runs/mine/ppo/checkpoints/step-000120"
+    return made
+
+
+def keys_of(tree, name):
+    for key, value in tree.items():
+        yield f"{name}.{key}"
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{name}.{key}")
+
+
+def test_what_a_checkpoint_holds_comes_back():
+    first, second = with_adversary(), with_adversary()
+    first.kl.coefficient = 0.7
+    first.moments["ccr"].update(torch.tensor([1.0, 3.0]))
+    torch.nn.init.constant_(first.adversary.discriminator.weight, 5.0)
+    checkpoint = {}
+    first.on_save_checkpoint(checkpoint)
+    second.on_load_checkpoint(checkpoint)
+    assert (second.kl.coefficient, second.moments["ccr"].mean, second.moments["ccr"].std) == (0.7, 2.0, 1.0)
+    assert (second.adversary.discriminator.weight == 5.0).all()
+
+
+def test_a_checkpoint_that_lacks_any_part_is_refused_by_file_and_key():
+    made, checkpoint = with_adversary(), {}
+    made.on_save_checkpoint(checkpoint)
+    names = ["ppo", *keys_of(checkpoint["ppo"], "ppo")]
+    assert {"ppo.kl_coef", "ppo.moments.hqar.squares", "ppo.adversary.weights.bias"} <= set(names)
+    for name in names:
+        *path, last = name.split(".")
+        part = broken = copy.deepcopy(checkpoint)
+        for key in path:
+            part = part[key]
+        del part[last]
+        refusal = f"runs/mine/ppo/checkpoints/step-000120: lacks the state of {name}; resume from another checkpoint"
+        with pytest.raises(InputError, match=f"^{re.escape(refusal)}$"):
+            with_adversary().on_load_checkpoint(broken)

@@ -18,6 +18,7 @@ from models.generation import generate
 from models.language_model import (
     LoraConfig,
     NewModelConfig,
+    commit_of,
     create_language_model,
     load_language_model,
     load_tokenizer,
@@ -287,3 +288,43 @@ def test_the_fused_activation_is_the_same_function():
     ids = torch.arange(40)[None]
     with torch.no_grad():
         torch.testing.assert_close(fused(ids).logits, plain(ids).logits, atol=1e-6, rtol=1e-6)
+
+
+@pytest.fixture
+def hub(created, tmp_path, monkeypatch):
+    """A cache of the Hugging Face hub, offline, that holds a model at two commits; main is the later one."""
+    cache = tmp_path / "models--org--tiny"
+    for commit, scale in (("a" * 40, 1.0), ("b" * 40, 2.0)):
+        model = load_language_model(str(created))
+        model.transformer.wte.weight.data *= scale
+        model.save_pretrained(cache / "snapshots" / commit)
+        load_tokenizer(str(created)).save_pretrained(cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("b" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def embeddings(model):
+    return model.get_input_embeddings().weight
+
+
+def test_a_model_of_the_hub_is_taken_at_the_revision_that_is_asked_for_and_knows_it(hub, created):
+    plain = load_language_model(str(created))
+    pinned, newest = load_language_model(f"org/tiny@{'a' * 40}"), load_language_model("org/tiny")
+    assert torch.equal(embeddings(pinned), embeddings(plain))
+    assert torch.equal(embeddings(newest), 2 * embeddings(plain))
+    assert [commit_of(name) for name in (f"org/tiny@{'a' * 40}", "org/tiny", str(created))] == [
+        "a" * 40,
+        "b" * 40,
+        None,
+    ]
+    assert len(load_tokenizer(f"org/tiny@{'a' * 40}")) == len(load_tokenizer(str(created)))
+    with pytest.raises(InputError, match="cannot read a model from 'org/tiny@no-such-tag'"):
+        load_language_model("org/tiny@no-such-tag")
+
+
+def test_adapters_are_read_back_on_the_revision_they_were_trained_on(hub, tmp_path):
+    load_language_model(f"org/tiny@{'a' * 40}", LoraConfig(rank=2)).save_pretrained(tmp_path / "adapters")
+    base = load_language_model(f"org/tiny@{'a' * 40}")
+    assert torch.equal(embeddings(load_language_model(str(tmp_path / "adapters"))), embeddings(base))
