@@ -89,9 +89,9 @@ def train_loss(run: Path, stage: str, column: str) -> float:
     return sum(tail) / len(tail)
 
 
-def rating_figures(run: Path) -> dict[str, float]:
+def rating_figures(run: Path, data: Path) -> dict[str, float]:
     """Train MSE at the end and test RMSE of a finished rating stage."""
-    corpus = Corpus.load(run / "data")
+    corpus = Corpus.load(data)
     evidence = Evidence.load(run / "rating" / "export" / "evidence.safetensors")
     test = corpus.rows("test")
     error = evidence.predicted_R.numpy()[test] - corpus.rating_R[test]
@@ -114,7 +114,7 @@ def one_seed(out: Path, seed: int) -> tuple[dict, dict[str, bool]]:
     backbone = {name: found[name]["drivers"]["LLM2ER"]["names_a_driver"] for name in ("full", "random", "unmasked")}
     tuned = {name: found[name]["drivers"]["LLM2ER-EQR"]["names_a_driver"] for name in kept}
     systems = found["full"]["systems"]
-    rating = {name: rating_figures(runs[name]) for name in ("full", "unmasked")}
+    rating = {name: rating_figures(runs[name], full / "data") for name in ("full", "unmasked")}
     loss = {
         name: {
             "train": train_loss(runs[name], "explanation", "explanation/train/loss"),
