@@ -54,15 +54,17 @@ def means(columns: dict[str, np.ndarray], unit: str, sometimes: AbstractSet[str]
     a count of its own, the others share one. None: all of them.
     """
     counted = [name for name in columns if sometimes is None or name in sometimes]
-    parts = [np.nan_to_num(values_U) for values_U in columns.values()]
-    if len(counted) < len(columns):
-        if undefined := [name for name in columns if name not in counted and np.isnan(columns[name]).any()]:
-            raise ValueError(f"{undefined[0]} is not defined by every {unit}")
-        parts.append(np.ones_like(parts[0]))
-    k = len(columns)
-    place = {name: len(parts) + number for number, name in enumerate(counted)}
-    of_mean = [place.get(name, k) for name in columns]
-    summands_US = np.stack([*parts, *(~np.isnan(columns[name]) for name in counted)], axis=1, dtype=np.float64)
+    if undefined := [name for name in columns if name not in counted and np.isnan(columns[name]).any()]:
+        raise ValueError(f"{undefined[0]} is not defined by every {unit}")
+    k, n = len(columns), len(next(iter(columns.values())))
+    # the shared count first; written in place, since columns of millions of records are the most memory there is
+    summands_US = np.ones((n, k + 1 + len(counted)))
+    for place, values_U in enumerate(columns.values()):
+        summands_US[:, place] = np.nan_to_num(values_U)
+    for place, name in enumerate(counted, start=k + 1):
+        summands_US[:, place] = ~np.isnan(columns[name])
+    places = {name: k + 1 + number for number, name in enumerate(counted)}
+    of_mean = [places.get(name, k) for name in columns]
     return Sums(list(columns), unit, summands_US, lambda sums_RS: sums_RS[..., :k] / sums_RS[..., of_mean])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from metrics import diversity
-from metrics.bleu import STATISTICS, corpus_bleu
+from metrics.bleu import corpus_bleu
 from metrics.families import Family, Jackknife, Sums, means
 from metrics.measures import AbsentError, Columns, ConceptKnowledge, Counts, Data, Measures
 from metrics.paper_concepts import CONCEPT_COLUMNS, CONCEPT_FAMILIES
@@ -41,7 +41,7 @@ def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, c
     for name in [name for name, values_N in columns.items() if np.isnan(values_N).all()]:
         del columns[name]
         skipped["defined on no prediction"].append(name)
-    measures.families.append(_record_family(data, columns))
+    measures.families.extend(_record_families(data, columns))
     for names, parts_of in _FAMILIES.items():
         try:
             for part in parts_of(data):
@@ -52,20 +52,25 @@ def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, c
     return measures
 
 
-def _record_family(data: Data, columns: Columns) -> Sums:
+def _record_families(data: Data, columns: Columns) -> list[Family]:
     """Corpus BLEU and the means of `columns`: all that follows from weighted sums over records."""
     orders, mean = range(1, MAX_ORDER + 1), means(columns, "record", SOMETIMES & columns.keys())
-    mean_of = mean.finish  # `finish` outlives this function and must not keep the summands of `mean`
+    mean_of = mean.finish  # `rooted` outlives this function and must not keep the summands of `mean`
     roots = [place for place, name in enumerate(columns) if name.startswith("rmse")]
 
-    def finish(sums_RS: np.ndarray) -> np.ndarray:
-        means_RK = mean_of(sums_RS[..., STATISTICS:])
-        means_RK[..., roots] = np.sqrt(means_RK[..., roots])
-        bleu_RK = [corpus_bleu(sums_RS[..., :STATISTICS], order)[..., None] for order in orders]
-        return np.concatenate([*bleu_RK, means_RK], axis=-1)
+    def bleu(sums_RS: np.ndarray) -> np.ndarray:
+        return np.stack([corpus_bleu(sums_RS, order) for order in orders], axis=-1)
 
-    summands_NS = np.concatenate([data.counts.counts_NC[:, BLEU], mean.summands_US], axis=1)
-    return Sums([*(f"bleu_{order}" for order in orders), *columns], "record", summands_NS, finish)
+    def rooted(sums_RS: np.ndarray) -> np.ndarray:
+        means_RK = mean_of(sums_RS)
+        means_RK[..., roots] = np.sqrt(means_RK[..., roots])
+        return means_RK
+
+    counts_NS = data.counts.counts_NC[:, BLEU].astype(np.float64)
+    return [
+        Sums([f"bleu_{order}" for order in orders], "record", counts_NS, bleu),
+        Sums(mean.names, "record", mean.summands_US, rooted),
+    ]
 
 
 def _text_columns(data: Data) -> Columns:

@@ -110,10 +110,10 @@ def test_exchanging_records_gives_the_metrics_of_the_exchanged_texts():
     sides = []
     for texts in (ours, theirs, mixed):
         records = [{"explanation": a, "reference": b} for a, b in zip(texts, references, strict=True)]
-        sides.append(measure(records, None, counts_of(records)).families[0])
-    a, b, expected = sides
-    assert isinstance(a, Sums)
-    assert a.exchanged(b, swap[None].astype(float))[0][0] == pytest.approx(expected.weighted(np.ones((1, 12)))[0])
+        sides.append(measure(records, None, counts_of(records)).families)
+    for a, b, expected in zip(*sides, strict=True):  # BLEU, and the means
+        assert isinstance(a, Sums)
+        assert a.exchanged(b, swap[None].astype(float))[0][0] == pytest.approx(expected.weighted(np.ones((1, 12)))[0])
 
 
 def test_records_change_places_where_each_system_leaves_other_ones_undefined():
