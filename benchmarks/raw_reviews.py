@@ -26,10 +26,10 @@ from datamodules.importers.tokenising import tokenised
 from launch.knowledge import train_knowledge
 from metrics.bleu import bleu_statistics, corpus_bleu
 from metrics.bootstrap import bootstrap, interval
-from metrics.concept import Concepts, cmr
 from metrics.phrases import PhraseMatcher
 from metrics.rouge import rouge_l
 
+Concepts = list[set[int]]  # of each record
 Rows = dict[tuple[str, str], dict]  # (user, item) -> a prediction
 
 
@@ -57,6 +57,11 @@ def said_anywhere(names: list[str], reviews: list[dict], pairs: list[tuple[str, 
             said["user", review["user"]] |= found
             said["item", review["item"]] |= found
     return [said["user", user] | said["item", item] for user, item in pairs]
+
+
+def cmr(named: Concepts, allowed: Concepts) -> np.ndarray:
+    """Share of each text's concepts that are allowed, NaN where it names none (docs/metrics.md)."""
+    return np.array([len(mine & of) / len(mine) if mine else np.nan for mine, of in zip(named, allowed, strict=True)])
 
 
 def means(values_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
