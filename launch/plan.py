@@ -65,6 +65,16 @@ def describe_plan(config: TrainConfig) -> str:
     return "\n".join(lines)
 
 
+def check_batches(config: TrainConfig, ranks: int) -> None:
+    """Refuses a batch that the ranks cannot share before the stages in front of it have been trained."""
+    for stage in ("rating", "explanation", "ccr", "hqar"):
+        if config.stage in ("all", stage):
+            fit = getattr(config, stage).fit
+            _steps(stage, fit.batch_size, fit, ranks)
+    if config.stage in ("all", "ppo"):
+        _ppo_steps(config, ranks)
+
+
 def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     """The size of every trained stage."""
     corpus = _corpus(config)

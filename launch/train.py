@@ -90,9 +90,11 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
 
 def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
     """The stages in their order, then the result."""
+    from launch.plan import check_batches
     from launch.stages import TRAINED
 
     config = run.config
+    check_batches(config, world()[1])
     run.stop_if_asked("nothing is begun")
     say_what_is_read(run)
     finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
