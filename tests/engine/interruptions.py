@@ -21,10 +21,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import kills  # noqa: E402
 import pytorch_lightning as pl  # noqa: E402
+from damage import WAYS, rejected  # noqa: E402
 from kills import SMALL, STAGES, last_step, losses  # noqa: E402
 from running import wandb_records  # noqa: E402
 
-from callbacks.checkpoint_folder import RejectedError, candidates, damaged, inspect  # noqa: E402
+from callbacks.checkpoint_folder import candidates  # noqa: E402
 from launch.convert import convert  # noqa: E402
 from launch.run_lock import RunLock  # noqa: E402
 from lightning_modules.collectives import world  # noqa: E402
@@ -125,7 +126,7 @@ def damage(work: Path) -> dict:
     path.rename(kept)
     names = [file.relative_to(kept).as_posix() for file in sorted(kept.rglob("*")) if file.is_file()]
     for name in names:
-        for how in (truncate, zero, flip, remove, swap):
+        for how in WAYS:
             shutil.copytree(kept, path)
             how(path / name, older / name)
             reason = rejected(path)
@@ -134,39 +135,6 @@ def damage(work: Path) -> dict:
             shutil.rmtree(path)
     shutil.copytree(kept, path)
     return {"codes": seen["codes"], "files": names, "found": found, "missed": missed, "whole": rejected(path)}
-
-
-def rejected(path: Path) -> str:
-    """Why a folder is no checkpoint, or ""."""
-    try:
-        manifest = inspect(path)
-    except RejectedError as error:
-        return str(error)
-    return ", ".join(damaged(path, manifest, manifest.files))
-
-
-def truncate(file: Path, other: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-def zero(file: Path, other: Path) -> None:
-    file.write_bytes(bytes(file.stat().st_size))
-
-
-def flip(file: Path, other: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-def remove(file: Path, other: Path) -> None:
-    file.unlink()
-
-
-def swap(file: Path, other: Path) -> None:
-    """Puts another step's file there; where both steps' are the same (an export), another file of the same size."""
-    content = other.read_bytes() if other.is_file() else b""
-    file.write_bytes(content if content != file.read_bytes() else bytes(len(content)))
 
 
 def send(number: int, times: int = 1) -> Callable[[pl.Trainer], None]:
