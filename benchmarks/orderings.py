@@ -83,6 +83,12 @@ def curve(run: Path, stage: str, column: str) -> list[float]:
         return [float(row[column]) for row in csv.DictReader(lines) if row[column]]
 
 
+def held_out(run: Path) -> dict[str, float]:
+    """Means of PPO's held-out evaluations after the first: of one policy they are within chance of an ablation's."""
+    evaluations = {name: curve(run, "ppo", f"ppo/valid/{name}")[1:] for name in ("ccr", "hqar", "cmr")}
+    return {name: sum(values) / len(values) for name, values in evaluations.items()}
+
+
 def train_loss(run: Path, stage: str, column: str) -> float:
     """Mean of the last tenth of a stage's logged train losses."""
     values = curve(run, stage, column)
@@ -112,6 +118,7 @@ def one_seed(out: Path, seed: int) -> tuple[dict, dict[str, bool]]:
             runs[name] = train(out, seed, name, stage, data, key)
     found = {name: figures_of(run) for name, run in runs.items()}
     kept = {name: found[name]["held_out_kept"] for name in ("full", "no_ccr", "no_hqar")}
+    reinforced = {name: held_out(runs[name]) for name in kept}
     backbone = {name: found[name]["drivers"]["LLM2ER"]["names_a_driver"] for name in ("full", "random", "unmasked")}
     tuned = {name: found[name]["drivers"]["LLM2ER-EQR"]["names_a_driver"] for name in kept}
     systems = found["full"]["systems"]
@@ -129,15 +136,16 @@ def one_seed(out: Path, seed: int) -> tuple[dict, dict[str, bool]]:
         "masking_rating": rating,
         "masking_explanation_loss": loss,
         "names_a_driver": {"backbone": backbone, "tuned": tuned},
-        "held_out": {name: {key: row[key] for key in ("ccr", "hqar", "cmr")} for name, row in kept.items()},
+        "held_out": reinforced,
+        "held_out_kept": {name: {key: row[key] for key in ("ccr", "hqar", "cmr")} for name, row in kept.items()},
         "held_out_before": {key: found["full"]["held_out_before"][key] for key in ("ccr", "hqar", "cmr")},
     }
     holds = {
         "hgt_beats_bias": rmse["hgt"] < rmse["bias"],
         "graph_candidates_beat_random": backbone["full"] > backbone["random"],
         "ppo_names_more_drivers": tuned["full"] > backbone["full"],
-        "without_ccr_concept_match_is_lower": kept["no_ccr"]["cmr"] < kept["full"]["cmr"],
-        "without_hqar_quality_is_lower": kept["no_hqar"]["hqar"] < kept["full"]["hqar"],
+        "without_ccr_concept_match_is_lower": reinforced["no_ccr"]["cmr"] < reinforced["full"]["cmr"],
+        "without_hqar_quality_is_lower": reinforced["no_hqar"]["hqar"] < reinforced["full"]["hqar"],
         "without_masking_train_rating_looks_better": rating["unmasked"]["train_mse"] < rating["full"]["train_mse"],
         "without_masking_test_rating_is_worse": rating["unmasked"]["rmse"] > rating["full"]["rmse"],
         "without_masking_train_explanations_look_better": loss["unmasked"]["train"] < loss["full"]["train"],
