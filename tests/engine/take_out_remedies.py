@@ -56,9 +56,9 @@ REMEDIES: dict[str, tuple[str, str, str, str]] = {
     ),
     "networks are built before they are sharded": (
         "launch/stages.py",
-        "    explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n    run.folder",
+        "    explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n    run",
         "    import deepspeed\n\n    with deepspeed.zero.Init(enabled=config.zero.stage == 3):\n"
-        "        explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n    run.folder",
+        "        explainer = new_explainer(name, evidence.users_FND.shape[-1], config.explanation.lora)\n    run",
         TRAPS + "test_a_fresh_model_under_zero_3_has_the_loss_of_chance",
     ),
     "dropout stays off in PPO": (
