@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 os.environ["RANKS"] = "1"
-from orderings import train
+from orderings import curve, train
 
 STAGES = ("rating", "explanation", "ccr", "hqar")
 ALGORITHMS = {
@@ -34,10 +34,8 @@ def cpu_seconds() -> float:
 
 def held_out(run: Path) -> list[dict[str, float]]:
     """The held-out evaluations of a finished stage, in order."""
-    header, *lines = [line.split(",") for line in (run / "ppo" / "metrics.csv").read_text().splitlines()]
-    columns = {name: header.index(f"ppo/valid/{name}") for name in SHOWN}
-    rows = [line for line in lines if line[columns["ccr"]]]
-    return [{name: round(float(row[place]), 4) for name, place in columns.items()} for row in rows]
+    columns = {name: curve(run, "ppo", f"ppo/valid/{name}") for name in SHOWN}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def one_run(out: Path, full: Path, seed: int, algorithm: str) -> dict:
