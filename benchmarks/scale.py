@@ -112,6 +112,7 @@ TASKS = {"ours": ("explanations", ours), "pandas": ("explanations", in_pandas), 
 
 def main(sizes: list[int], tasks: list[str], folder: Path) -> None:
     """Measures and prints."""
+    folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for size in sizes:
         found[str(size)] = {}
