@@ -111,8 +111,17 @@ def main(cfg: PrepareConfig) -> None:
     """Builds the corpus and prints what is in it, what was left out, and what to type next."""
     corpus = write_embedded(cfg.users, cfg.items, cfg.seed, cfg.out, cfg) if cfg.format == "embedded" else _import(cfg)
     print(report(corpus))
+    if lacking := lacks(corpus):
+        print(f"\nnot enough to train on: {lacking}; give more records, or see split=, concept_*= in --help")
     print(f"\nnext: python launch/inspect_corpus.py data.path={cfg.out}")
     print(f"      torchrun launch/train.py configs/llm2er_eqr.yaml data.path={cfg.out}")
+
+
+def lacks(corpus: Corpus) -> str:
+    """What no run of all stages can do without and the corpus does not have, in one phrase."""
+    counts = corpus.manifest["counts"]
+    absent = [f"no {split} record" for split, number in counts["records"].items() if not number]
+    return ", ".join(absent + ["no concept"] * (not counts["concepts"]))
 
 
 def report(corpus: Corpus) -> str:

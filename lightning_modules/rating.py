@@ -116,6 +116,20 @@ def load_rating_model(folder: Path, graph: ConceptGraph) -> RatingModel:
     return model.eval()
 
 
+def check_candidates(config: GraphConfig, corpus: Corpus) -> None:
+    """Refuses a corpus with fewer concepts than are to be offered for each pair."""
+    if not corpus.concepts:
+        raise InputError(
+            f"{corpus.path} names no concept, and prompts and rewards are made of them: prepare it again with a lower "
+            "concept_min_count, a higher concept_max_share, or concepts of your own (concept_source=list)"
+        )
+    if config.candidates > len(corpus.concepts):
+        raise InputError(
+            f"graph.candidates={config.candidates} is more than the {len(corpus.concepts)} concepts of {corpus.path}; "
+            f"use at most {len(corpus.concepts)}"
+        )
+
+
 @torch.no_grad()
 def infer_evidence(
     model: RatingModel, graph: ConceptGraph, corpus: Corpus, fold_R: np.ndarray, config: GraphConfig, seed: int
@@ -125,11 +139,7 @@ def infer_evidence(
     Fold 0 is the whole graph; fold f >= 1 lacks the edges of its own records, who read from there. Folds are shared
     out over the ranks; collective, every rank returns the whole.
     """
-    if config.candidates > len(corpus.concepts):
-        raise InputError(
-            f"graph.candidates={config.candidates} is more than the {len(corpus.concepts)} concepts of {corpus.path}; "
-            f"use at most {len(corpus.concepts)}"
-        )
+    check_candidates(config, corpus)
     rank, ranks = world()
     folds = list(range(int(fold_R.max()) + 1))
     parts = {fold: _read_fold(model, graph, corpus, fold_R, fold, config, seed) for fold in folds[rank::ranks]}
