@@ -302,6 +302,8 @@ def test_the_shown_config_is_yaml_that_gives_the_same_config(file, name):
         ("graph.relations=none", "graph.relations=none"),
         ("rating.model.heads=3", "heads=3"),
         ("rating.fit.epochs=0", "epochs=0"),
+        ("explanation.fit.epochs=1", "explanation.connector_epochs=1 leaves no epoch of explanation.fit.epochs=1"),
+        ("explanation.connector_epochs=-1", "explanation.connector_epochs=-1"),
     ],
 )
 def test_rules_of_a_training_run_name_the_key_and_its_value(argument, expected):
