@@ -234,6 +234,9 @@ def _evidence_of(
     )
     fresh = infer_evidence(model, graph, asked, np.zeros(len(pairs), dtype=np.int16), config.graph, config.seed)
     new = (list(nodes["user"].concepts), list(nodes["item"].concepts))
+    # A pair of the corpus whose user or item train does not know: the run had nothing told of them to go by.
+    cold = [u in new[0] or v in new[1] for u, v in zip(users.tolist(), items.tolist(), strict=True)]
+    rows = [None if is_cold else row for row, is_cold in zip(rows, cold, strict=True)]
     return asked, fresh.with_rows_of(Evidence.load(rating / "evidence.safetensors"), rows, *new)
 
 
