@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,7 +120,8 @@ def _unlock(node: DictConfig) -> None:
 
 def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> Iterator[tuple[str, str, Any]]:
     """Yields (source, key, value) of every YAML file, then of every key=value argument, as they stand."""
-    for path in (argument for argument in arguments if "=" not in argument):
+    files = [argument for argument in arguments if _is_file(argument, known)]
+    for path in files:
         if not Path(path).is_file():
             mistakes.append(f"{path}: no such file (arguments are YAML files, then key=value; --help lists the keys)")
             continue
@@ -134,7 +135,7 @@ def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> 
             continue
         for name, value in _leaves(tree):
             yield path, name, value
-    for name, _, text in (argument.partition("=") for argument in arguments if "=" in argument):
+    for name, _, text in (argument.partition("=") for argument in arguments if argument not in files):
         if name in known and known[name].type is str:
             yield "command line", name, text  # as typed: YAML would read 007 as a number and `a :` as a mapping
             continue
@@ -142,6 +143,12 @@ def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> 
             yield "command line", name, yaml.safe_load(text)
         except yaml.YAMLError as error:
             mistakes.append(f"command line: `{name}`: cannot be read: {' '.join(str(error).split())}")
+
+
+def _is_file(argument: str, known: Collection[str]) -> bool:
+    """Whether an argument names a YAML file, in whose path there may be an equals sign (`runs/lr=0.1/config.yaml`)."""
+    name, equals, _ = argument.partition("=")
+    return not equals or (name not in known and Path(argument).is_file())
 
 
 def _node(merged: Any, name: str) -> Any:

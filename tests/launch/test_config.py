@@ -237,6 +237,13 @@ def test_values_may_contain_equals_signs_and_blanks(value):
     assert load(Schema, [f"name={value}"])[0].name == value
 
 
+def test_the_path_of_a_file_may_contain_an_equals_sign_but_a_key_stays_a_key(file, tmp_path, monkeypatch):
+    assert load(Schema, [file("name: found", "lr=1.yaml")])[0].name == "found"
+    monkeypatch.chdir(tmp_path)
+    file("verbose: true", "name=x")
+    assert load(Schema, ["name=x"])[0] == Schema(name="x")
+
+
 @pytest.mark.parametrize("value", ["007", "1e5", "2024_01", "yes", "explain why :", ""])
 def test_a_text_stays_as_it_was_typed_whatever_yaml_would_read_in_it(value):
     assert load(Schema, [f"name={value}"])[0].name == value
