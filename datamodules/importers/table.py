@@ -13,6 +13,7 @@ from typing import Any
 from datamodules.importers.reading import (
     Row,
     Unusable,
+    is_absent,
     one_line,
     optional_text,
     parsed,
@@ -74,7 +75,11 @@ def read_facts(path: Path, columns: Columns, kind: str) -> Iterator[Facts | BadR
                 f"{path}:{line}: there is no column '{absent[0]}', only {one_line(', '.join(row))}; "
                 f"name others with columns.{kind}_attributes=A,B."
             )
-        given = {name: row[name] for name in names if isinstance(row[name], str | int | float | bool)}
+        given = {
+            name: row[name]
+            for name in names
+            if isinstance(row[name], str | int | float | bool) and not is_absent(row[name])
+        }
         return Facts(text_of(row, getattr(columns, kind)), "", given)
 
     # What is wrong with a row is told where its record is read.
@@ -129,7 +134,7 @@ def _parse(line: int, row: Row, columns: Columns, rating_middle: float) -> RawRe
 
 def _mentions(cell: Any, polarity: int) -> list[tuple[str, str, int]]:
     """Concepts of one cell; `polarity` is for those that have none of their own."""
-    if cell is None or cell == "":
+    if is_absent(cell):
         return []
     if isinstance(cell, str):
         cell = cell.split(";")
@@ -145,4 +150,4 @@ def _mention(entry: Any, polarity: int) -> tuple[str, str, int]:
         raise Unusable("wrong type", f"a concept is {entry!r:.40} where a text or an object is due")
     own = entry.get("polarity")
     opinion = optional_text(entry, "opinion") or ""
-    return tokenised(text_of(entry, "concept")), opinion.lower(), polarity if own is None else polarity_of(own)
+    return tokenised(text_of(entry, "concept")), opinion.lower(), polarity if is_absent(own) else polarity_of(own)

@@ -214,6 +214,18 @@ def test_an_optional_column_that_was_asked_for_must_be_there(tmp_path):
         read(jsonl(tmp_path / "t.jsonl", ROWS[0]), Columns(split="fold"))
 
 
+@pytest.mark.parametrize("key", ["user", "item", "text"])
+def test_the_nan_of_a_missing_value_is_no_text(tmp_path, key):
+    (bad,) = read(jsonl(tmp_path / "t.jsonl", ROWS[1] | {key: float("nan")}))
+    assert (bad.line, bad.reason, bad.detail) == (1, "missing key", f"has no '{key}'")
+
+
+def test_optional_values_that_are_nan_are_absent(tmp_path):
+    missing = {key: float("nan") for key in ("title", "time", "split", "concepts")}
+    (record,) = read(jsonl(tmp_path / "t.jsonl", ROWS[1] | missing))
+    assert (record.item_title, record.time, record.split, record.mentions) == ("", None, None, [])
+
+
 @pytest.mark.parametrize(
     ("cell", "mentions"),
     [
