@@ -215,6 +215,12 @@ def _delimited(reader: Any, path: Path) -> Iterator[tuple[int, Row | BadRecord]]
         header: list[str] = next(reader, [])
     except csv.Error as error:
         raise InputError(f"{path}:1: the header is no row of a table ({one_line(error)}): mend the line.") from None
+    header = [name.strip() for name in header]
+    if len(header) == 1 and set(header[0]) & set(",;\t|"):
+        raise InputError(
+            f"{path}:1: the header is a single cell, '{one_line(header[0]):.60}': part cells by commas in a .csv, by "
+            "tabs in a .tsv."
+        )
     if len(set(header)) < max(len(header), 1):
         raise InputError(f"{path}:1: the header names a column twice or none at all; give each column one name.")
     while True:

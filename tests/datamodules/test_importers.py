@@ -226,6 +226,19 @@ def test_optional_values_that_are_nan_are_absent(tmp_path):
     assert (record.item_title, record.time, record.split, record.mentions) == ("", None, None, [])
 
 
+def test_blanks_around_the_names_of_a_header_are_no_part_of_them(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("user, item , rating,\ttext\nu,i,3,ok\n")
+    assert read(file) == [RawRecord(2, "u", "i", 3.0, "ok", None)]
+
+
+def test_a_header_of_one_cell_says_how_cells_are_parted(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("user;item;rating;text\nu;i;3;good, but small\n")
+    with pytest.raises(InputError, match=r"t\.csv:1: .*'user;item;rating;text': part cells by commas"):
+        read(file)
+
+
 @pytest.mark.parametrize(
     ("cell", "mentions"),
     [
