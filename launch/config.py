@@ -38,6 +38,7 @@ class Key:
     type: Any
     default: Any
     help: str
+    is_id: bool = False  # an id of the user's data, which may look like a token
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[Key]:
@@ -55,7 +56,7 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
             for leaf, value in _leaves(dataclasses.asdict(default), name + "."):
                 yield dataclasses.replace(inner[leaf], default=value)
         else:
-            yield Key(name, kind, default, field.metadata.get("help", ""))
+            yield Key(name, kind, default, field.metadata.get("help", ""), field.metadata.get("is_id", False))
 
 
 def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,7 +92,7 @@ def load(schema: type[Schema], arguments: list[str]) -> tuple[Schema, dict[str, 
                 f"{source}: `{name}` holds an interpolation (`${{`), which is not supported; write the value"
             )
             continue
-        if isinstance(value, str) and SECRET.search(value):
+        if isinstance(value, str) and SECRET.search(value) and not known[name].is_id:
             mistakes.append(
                 f"{source}: `{name}` holds what looks like a key or token, and configs are written to disk; give it "
                 "by the environment (WANDB_API_KEY, HF_TOKEN) instead"

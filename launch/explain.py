@@ -44,8 +44,8 @@ class ExplainConfig:
     """What to explain, and by which run."""
 
     run: str = field(default="???", metadata={"help": "folder of a finished run"})
-    user: str = field(default="", metadata={"help": "original user id"})
-    item: str = field(default="", metadata={"help": "original item id"})
+    user: str = field(default="", metadata={"help": "original user id", "is_id": True})
+    item: str = field(default="", metadata={"help": "original item id", "is_id": True})
     user_concepts: str = field(default="", metadata={"help": "a,b: what a user new to the run cares about"})
     item_concepts: str = field(default="", metadata={"help": "a,b: what an item new to the run is praised for"})
     item_title: str = field(default="", metadata={"help": "title of an item new to the run, searched for concepts"})

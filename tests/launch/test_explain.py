@@ -51,6 +51,15 @@ def test_a_file_without_pairs_or_with_a_bad_line_is_one_sentence(tmp_path, line,
         read(tmp_path, line)
 
 
+def test_an_id_that_looks_like_a_token_is_an_id():
+    sha1 = "0123456789abcdef" * 2 + "01234567"
+    assert wanted_pairs(load(ExplainConfig, ["run=r", f"user={sha1}", "item=sk-1234567890abcdefgh"])[0]) == [
+        Pair(sha1, "sk-1234567890abcdefgh")
+    ]
+    with pytest.raises(InputError, match="`run` holds what looks like a key or token"):
+        load(ExplainConfig, [f"run={sha1}", "user=u", "item=i"])
+
+
 SIZE = ["rating.model.width=8", "rating.model.heads=2", "rating.model.layers=1", "graph.folds=2", "graph.candidates=2"]
 NAMES = ("price", "screen", "sound", "keys")
 
