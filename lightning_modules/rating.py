@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from datamodules.candidates import CandidateFinder, predicted_sentiment
+from datamodules.candidates import CandidateFinder, frequent_concepts, predicted_sentiment
 from datamodules.corpus import Corpus
 from datamodules.edges import Relation
 from datamodules.evidence import Evidence, stack_candidates
@@ -177,7 +177,8 @@ def _read_fold(
     user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
     predicted_M = model.rate(states, torch.from_numpy(user_M), torch.from_numpy(item_M))
     predicted_M = predicted_M.clamp(corpus.rating_min, corpus.rating_max)
-    finder = CandidateFinder(edges, attention, graph.node_counts)
+    frequent = frequent_concepts(corpus, record_M) if fold else None
+    finder = CandidateFinder(edges, attention, graph.node_counts, frequent)
     candidates = []
     for record, user, item, rating in zip(record_M, user_M, item_M, predicted_M.tolist(), strict=True):
         sentiment = predicted_sentiment(rating, corpus.rating_min, corpus.rating_max)
