@@ -312,6 +312,9 @@ def test_a_broken_parquet_file_is_refused_by_name(tmp_path):
         ("बहुत अच्छा।", "बहुत अच्छा ।"),
         ("nice😀👍", "nice 😀 👍"),
         ("好，很好。", "好 ， 很好 。"),
+        ("I \u2764\ufe0f it \u2764\ufe0f\u200d\U0001f525", "i \u2764 it \u2764 \U0001f525"),
+        ("\u200bgreat\u200bsound \ufeffso\u00adlid", "great sound solid"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
 def test_words_and_punctuation_are_separated_by_single_blanks(text, tokens):
