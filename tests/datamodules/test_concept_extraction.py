@@ -168,6 +168,15 @@ def test_a_users_list_is_taken_as_it_is(tmp_path):
     assert [f.concept for f in extractor.find(tokenised("The neck, the sound quality!").split())] == [1, 0]
 
 
+def test_listed_concepts_are_found_whatever_marks_they_are_written_with(tmp_path):
+    file = tmp_path / "features.txt"
+    file.write_text("\ufeffPrice\nvalue/price\nstaff (front desk)\n\u200b\n")
+    extractor = fitted_extractor([], [], [], options(concept_source="list", concept_list=str(file)), False)
+    assert extractor.concepts == ["price", "value / price", "staff ( front desk )"]
+    text = tokenised("Price and value/price: fine. Staff (front desk) too.")
+    assert [f.concept for f in extractor.find(text.split())] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("content", [None, b"\n \n", b"\xff\xfe"])
 def test_a_list_that_cannot_be_read_is_named(tmp_path, content):
     file = tmp_path / "features.txt"
