@@ -10,6 +10,8 @@ from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
@@ -114,15 +116,32 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
 
     A folder that holds adapters (`adapter_config.json`) is read as its base model plus those adapters, trainable.
     """
-    if (Path(name) / "adapter_config.json").is_file():
-        saved = PeftConfig.from_pretrained(name)
-        base = saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
+    if base := _base_of_adapters(name):
         return PeftModel.from_pretrained(
             with_faster_kernels(_load(AutoModelForCausalLM, base, dtype=torch.float32)), name, is_trainable=True
         )
     # Without dtype the saved one is kept, and a bfloat16 checkpoint would be trained without float32 master weights.
     model = with_faster_kernels(_load(AutoModelForCausalLM, name, dtype=torch.float32))
     return with_adapters(model, lora, commit_of(name)) if lora is not None else model
+
+
+def load_trunk(name: str, layers: int) -> PreTrainedModel:
+    """The first `layers` blocks of a causal LM, in float32; adapters that the folder holds are merged into them."""
+    base = _base_of_adapters(name)
+    config = _load(AutoConfig, base or name)
+    config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if not base:
+        return with_faster_kernels(_load(AutoModel, name, config=config, dtype=torch.float32))
+    lm = _load(AutoModelForCausalLM, base, config=config, dtype=torch.float32)
+    return with_faster_kernels(PeftModel.from_pretrained(lm, name).merge_and_unload().base_model)
+
+
+def _base_of_adapters(name: str) -> str:
+    """The model, with its revision, that a folder of adapters is for; "" where the folder holds a whole model."""
+    if not (Path(name) / "adapter_config.json").is_file():
+        return ""
+    saved = PeftConfig.from_pretrained(name)
+    return saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
 
 
 def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None = None) -> PreTrainedModel | PeftModel:
@@ -196,6 +215,8 @@ def commit_of(name: str) -> str | None:
 
 def _load(kind: type, name: str, **options: object):  # noqa: ANN202 - whatever the Auto class returns
     place, revision = at_revision(name)
+    if Path(place).is_dir():
+        place = str(Path(place).resolve())  # adapters remember it, and may be read from another working directory
     try:
         return kind.from_pretrained(place, revision=revision, trust_remote_code=False, **options)  # type: ignore[attr-defined]
     except (OSError, ValueError) as error:

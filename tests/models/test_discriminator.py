@@ -15,6 +15,7 @@ from models.discriminator import (
     sequence_reward,
     token_reward,
 )
+from models.language_model import LoraConfig, load_language_model
 
 BEGIN = 1
 
@@ -85,6 +86,30 @@ def test_the_trunk_is_the_first_blocks_of_the_language_model(tmp_path, kind):
     for name, value in state.items():
         if not name.startswith(("ln_f", "norm")):
             assert torch.equal(value, whole[name]), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_trunk_of_a_model_with_adapters_is_its_first_blocks_as_they_were_tuned(tmp_path, monkeypatch, kind):
+    causal_model(tmp_path / "base", kind)
+    monkeypatch.chdir(tmp_path)
+    tuned = load_language_model("base", LoraConfig(rank=2, dropout=0.0)).eval()
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:  # they begin at zero, where adapters do nothing
+            torch.nn.init.normal_(parameter, std=0.3)
+    tuned.save_pretrained(tmp_path / "lm")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    trunk = new_discriminator(str(tmp_path / "lm"), layers=1, begin=BEGIN).trunk.eval()
+    ids_BT = torch.tensor([[BEGIN, 5, 6, 7]])
+    plain = tuned.get_base_model().base_model
+    first_BTW = plain(input_ids=ids_BT, output_hidden_states=True).hidden_states[1]
+    expected_BTW = (plain.ln_f if kind == "gpt2" else plain.norm)(first_BTW)
+    torch.testing.assert_close(trunk(input_ids=ids_BT).last_hidden_state, expected_BTW, atol=1e-5, rtol=1e-4)
+    assert not [name for name, _ in trunk.named_parameters() if "lora_" in name]
+    with tuned.disable_adapter():
+        untuned_BTW = plain(input_ids=ids_BT, output_hidden_states=True).hidden_states[1]
+    assert (untuned_BTW - first_BTW).abs().max() > 1e-3, "the test has no power if adapters do nothing"
 
 
 def test_more_blocks_than_there_are_gives_them_all(tmp_path):
