@@ -130,6 +130,8 @@ def load_trunk(name: str, layers: int) -> PreTrainedModel:
     base = _base_of_adapters(name)
     config = _load(AutoConfig, base or name)
     config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if kinds := getattr(config, "layer_types", None):  # Qwen, Gemma: one a block, refused where there are more
+        config.layer_types = kinds[: config.num_hidden_layers]
     if not base:
         return with_faster_kernels(_load(AutoModel, name, config=config, dtype=torch.float32))
     lm = _load(AutoModelForCausalLM, base, config=config, dtype=torch.float32)

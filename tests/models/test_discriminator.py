@@ -4,7 +4,15 @@ import math
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from models.discriminator import (
     Discriminator,
@@ -26,17 +34,22 @@ def llama_config(**options):
     return LlamaConfig(**sizes, **heads, **options)
 
 
+QWEN = {"intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32}
+
+
 def causal_model(folder, kind):
     torch.manual_seed(0)
     if kind == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=32, n_embd=16, n_layer=3, n_head=2))
+    elif kind == "qwen":
+        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=20, hidden_size=16, num_hidden_layers=3, **QWEN))
     else:
         model = LlamaForCausalLM(llama_config())
     model.save_pretrained(folder)
     return model
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=["gpt2", "llama", "qwen"])
 def discriminator(request, tmp_path):
     causal_model(tmp_path, request.param)
     return new_discriminator(str(tmp_path), layers=2, begin=BEGIN).eval()
