@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.activations import NewGELUActivation
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import resolve_revision
 
 from metrics.errors import InputError
@@ -52,6 +53,13 @@ class LoraConfig:
     alpha: int = field(default=32, metadata={"help": "scale of the adapters, times 1/rank"})
     dropout: float = field(default=0.05, metadata={"help": "dropout before the adapters"})
     targets: str = field(default="all-linear", metadata={"help": "module names, comma separated, or all-linear"})
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"lora.rank={self.rank}, lora.alpha={self.alpha}, lora.dropout={self.dropout}: "
+                "must be at least 0, above 0, and in [0, 1)"
+            )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -150,7 +158,7 @@ def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None =
     """The model with fresh adapters, its own weights frozen; as it is where the rank is 0."""
     if lora.rank == 0:
         return model
-    targets = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    targets = lora.targets if lora.targets == "all-linear" else _present(lora.targets.split(","), model)
     adapters = PeftConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -160,6 +168,21 @@ def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None =
         revision=commit,  # adapters fit no other weights than those they were trained on
     )
     return get_peft_model(model, adapters)
+
+
+def _present(targets: list[str], model: nn.Module) -> list[str]:
+    """The names of modules without the blanks around them. PEFT passes over those that the model does not have."""
+    known = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
+    }
+    targets = [target.strip() for target in targets]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name, _ in model.named_modules()) or not target:
+            raise InputError(
+                f"explanation.lora.targets: the language model has no module {target!r}; use all-linear or names of "
+                f"{', '.join(sorted(known))}"
+            )
+    return targets
 
 
 def trunk_of(lm: nn.Module) -> nn.Module:
