@@ -214,6 +214,15 @@ def test_an_optional_column_that_was_asked_for_must_be_there(tmp_path):
         read(jsonl(tmp_path / "t.jsonl", ROWS[0]), Columns(split="fold"))
 
 
+def test_an_optional_column_of_another_meaning_can_be_left_out_and_the_fault_says_how(tmp_path):
+    other = {"time": "2020-01-02", "split": "west", "concepts": 7, "title": True}
+    file = jsonl(tmp_path / "t.jsonl", {"": 17} | ROWS[1] | other)
+    (record,) = read(file, Columns(time="", split="", concepts="", title=""))
+    assert (record.time, record.split, record.mentions, record.item_title) == (None, None, None, "")
+    (bad,) = read(jsonl(tmp_path / "t.jsonl", ROWS[1] | {"time": "2020-01-02"}))
+    assert bad.detail.endswith("where unix seconds are due (columns.time= leaves the column out)")
+
+
 @pytest.mark.parametrize("key", ["user", "item", "text"])
 def test_the_nan_of_a_missing_value_is_no_text(tmp_path, key):
     (bad,) = read(jsonl(tmp_path / "t.jsonl", ROWS[1] | {key: float("nan")}))
