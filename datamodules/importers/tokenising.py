@@ -13,8 +13,9 @@ _MARK = (
 _UNSEEN = re.compile(
     r"(?<=[\u2600-\u27bf\U0001f300-\U0001faff])\ufe0f?\u200d|[\u00ad\u200e\u200f\u2060\ufe00-\ufe0f\ufeff]"
 )
+_APOSTROPHE = re.compile(r"(?<=\w)’(?=\w)")  # as telephones write it; negators and stop words are spelled with "'"
 _NO_WIDTH = "\u200b"  # a blank of width zero: parts words
-_TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[^\s{_MARK}]+(?:['’-][^\s{_MARK}]+)*|[{_MARK}]")
+_TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[^\s{_MARK}]+(?:['-][^\s{_MARK}]+)*|[{_MARK}]")
 
 
 def tokenised(text: str) -> str:
@@ -23,5 +24,5 @@ def tokenised(text: str) -> str:
     Apostrophes and hyphens inside a word and separators inside a number stay: "don't", "wi-fi", "1,299.50".
     """
     if not text.isascii():
-        text = _UNSEEN.sub("", text.replace(_NO_WIDTH, " "))
+        text = _APOSTROPHE.sub("'", _UNSEEN.sub("", text.replace(_NO_WIDTH, " ")))
     return " ".join(_TOKEN.findall(text.lower()))

@@ -160,6 +160,14 @@ def test_adjectives_that_the_lexicon_lacks_take_the_sign_that_ratings_give_them(
     assert (fitted.signs["flimsy"], fitted.signs["sturdy"]) == (-1, 1)
 
 
+def test_a_negator_with_a_curly_apostrophe_turns_the_opinion(tmp_path):
+    file = tmp_path / "features.txt"
+    file.write_text("sound\n")
+    extractor = fitted_extractor([], [], [], options(concept_source="list", concept_list=str(file)), False)
+    for text in ("The sound isn't good", "The sound isn’t good"):
+        assert [found.polarity for found in extractor.find(tokenised(text).split())] == [-1]
+
+
 def test_a_users_list_is_taken_as_it_is(tmp_path):
     file = tmp_path / "features.txt"
     file.write_text("Sound Quality\n\nneck\nneck\n")

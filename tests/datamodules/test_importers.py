@@ -323,6 +323,7 @@ def test_a_broken_parquet_file_is_refused_by_name(tmp_path):
         ("好，很好。", "好 ， 很好 。"),
         ("I \u2764\ufe0f it \u2764\ufe0f\u200d\U0001f525", "i \u2764 it \u2764 \U0001f525"),
         ("\u200bgreat\u200bsound \ufeffso\u00adlid", "great sound solid"),
+        ("I don’t say ‘bad’", "i don't say ‘ bad ’"),
         ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
