@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from datamodules.corpus import Corpus
 from datamodules.edges import Relation
+from datamodules.splits import name_ranks
 
 SHARED, VIA_ITEM, OF_ITEM, OF_USER, FREQUENT = range(5)  # the kinds of path, best first
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]  # concepts, polarities, attention
@@ -81,15 +83,17 @@ class CandidateFinder:
         edges: dict[Relation, Tensor],
         attention: dict[Relation, Tensor],
         node_counts: dict[str, int],
+        frequent: np.ndarray | None = None,
     ) -> None:
+        """`frequent` are the concepts by their frequency on this graph; without it by that in train, as ids are."""
         users, items = node_counts["user"], node_counts["item"]
-        # By train frequency, as ids are; behind them those that nobody on this graph mentions: a record that is left
-        # out may be the only one that does.
+        # Behind all others those that nobody on this graph mentions: a record that is left out may be the only one.
         absent_C = np.ones(node_counts["concept"], dtype=bool)
         for (kind, _, _), index in edges.items():
             if kind == "concept":
                 absent_C[index[0].numpy()] = False
-        self._frequent = np.argsort(absent_C, kind="stable").tolist()
+        order = np.arange(len(absent_C)) if frequent is None else frequent
+        self._frequent = order[np.argsort(absent_C[order], kind="stable")].tolist()
         self._of_user = InEdges(edges, attention, "concept", "user", _CONCEPT_TO_USER, users)
         self._of_item = InEdges(edges, attention, "concept", "item", _CONCEPT_TO_ITEM, items)
         self._items_of_user = InEdges(edges, attention, "item", "user", _ITEM_TO_USER, users)
@@ -160,6 +164,17 @@ class CandidateFinder:
         weight = attention * np.repeat(weights, [len(part[0]) for part in parts])
         order = np.argsort(concepts, kind="stable")
         return via[order], concepts[order], polarities[order], weight[order]
+
+
+def frequent_concepts(corpus: Corpus, without: np.ndarray) -> np.ndarray:
+    """Concepts by (train records that mention them, descending; name) as if the records `without` were not there.
+
+    Ids are in this order for all of train, the record's own mention included: it could win it a tie.
+    """
+    record_M, concept_M, _ = corpus.mention_columns(np.setdiff1d(corpus.rows("train"), without))
+    pairs_2M = np.unique(np.stack([record_M, concept_M]).astype(np.int64), axis=1)
+    count_C = np.bincount(pairs_2M[1], minlength=len(corpus.concepts))
+    return np.lexsort((name_ranks(corpus.concepts), -count_C))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from datamodules.concepts import ConceptOptions
 from datamodules.extraction import Extractor, Found, fit_extractor
+from datamodules.importers.tokenising import tokenised
 from datamodules.noun_chunks import fit_noun_chunks
 from datamodules.opinions import lexicon
 from datamodules.records import Codes, Mentions, normalise
@@ -53,7 +54,8 @@ def listed(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) 
         raise InputError(
             f"concept_list={path} cannot be read ({error}): give a text file, one concept a line."
         ) from None
-    names = list(dict.fromkeys(normalise(line).lower() for line in lines if line.strip()))
+    # Words and marks apart, as they stand in texts: "value/price" would never be found.
+    names = list(dict.fromkeys(name for line in lines if (name := tokenised(normalise(line)))))
     if not names:
         raise InputError(f"concept_list={path} names no concept: write one a line.")
     return Extractor({tuple(name.split()): name for name in names}, dict(lexicon()))

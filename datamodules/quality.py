@@ -28,7 +28,13 @@ from metrics.phrases import tokenize
 class HighQualityConfig:
     """The chain of filters that selects H."""
 
-    file: str = field(default="", metadata={"help": "JSONL of good explanations (key explanation) to use instead"})
+    file: str = field(
+        default="",
+        metadata={
+            "help": "JSONL of good explanations (key explanation) to use instead; they are tokenised as the corpus's "
+            "texts are, except with nlg4rs, where they must be already"
+        },
+    )
     min_words: int = field(default=8, metadata={"help": "shortest text"})
     max_words: int = field(default=40, metadata={"help": "longest text"})
     min_concepts: int = field(default=1, metadata={"help": "fewest concepts a text mentions"})

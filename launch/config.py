@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ class Key:
     type: Any
     default: Any
     help: str
+    is_id: bool = False  # an id of the user's data, which may look like a token
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[Key]:
@@ -55,7 +56,7 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
             for leaf, value in _leaves(dataclasses.asdict(default), name + "."):
                 yield dataclasses.replace(inner[leaf], default=value)
         else:
-            yield Key(name, kind, default, field.metadata.get("help", ""))
+            yield Key(name, kind, default, field.metadata.get("help", ""), field.metadata.get("is_id", False))
 
 
 def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,7 +92,7 @@ def load(schema: type[Schema], arguments: list[str]) -> tuple[Schema, dict[str, 
                 f"{source}: `{name}` holds an interpolation (`${{`), which is not supported; write the value"
             )
             continue
-        if isinstance(value, str) and SECRET.search(value):
+        if isinstance(value, str) and SECRET.search(value) and not known[name].is_id:
             mistakes.append(
                 f"{source}: `{name}` holds what looks like a key or token, and configs are written to disk; give it "
                 "by the environment (WANDB_API_KEY, HF_TOKEN) instead"
@@ -120,7 +121,8 @@ def _unlock(node: DictConfig) -> None:
 
 def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> Iterator[tuple[str, str, Any]]:
     """Yields (source, key, value) of every YAML file, then of every key=value argument, as they stand."""
-    for path in (argument for argument in arguments if "=" not in argument):
+    files = [argument for argument in arguments if _is_file(argument, known)]
+    for path in files:
         if not Path(path).is_file():
             mistakes.append(f"{path}: no such file (arguments are YAML files, then key=value; --help lists the keys)")
             continue
@@ -134,7 +136,7 @@ def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> 
             continue
         for name, value in _leaves(tree):
             yield path, name, value
-    for name, _, text in (argument.partition("=") for argument in arguments if "=" in argument):
+    for name, _, text in (argument.partition("=") for argument in arguments if argument not in files):
         if name in known and known[name].type is str:
             yield "command line", name, text  # as typed: YAML would read 007 as a number and `a :` as a mapping
             continue
@@ -142,6 +144,12 @@ def _given(arguments: list[str], known: dict[str, Key], mistakes: list[str]) -> 
             yield "command line", name, yaml.safe_load(text)
         except yaml.YAMLError as error:
             mistakes.append(f"command line: `{name}`: cannot be read: {' '.join(str(error).split())}")
+
+
+def _is_file(argument: str, known: Collection[str]) -> bool:
+    """Whether an argument names a YAML file, in whose path there may be an equals sign (`runs/lr=0.1/config.yaml`)."""
+    name, equals, _ = argument.partition("=")
+    return not equals or (name not in known and Path(argument).is_file())
 
 
 def _node(merged: Any, name: str) -> Any:

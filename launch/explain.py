@@ -21,9 +21,11 @@ import transformers
 from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
 from datamodules.graph import build_graph, with_new_nodes
+from datamodules.importers.reading import Row, Unusable, optional_text, read_json_lines, text_of
 from datamodules.importers.tokenising import tokenised
 from datamodules.predictions import predictions
 from datamodules.prompts import PromptBuilder
+from datamodules.records import BadRecord
 from launch.config import command, load
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
@@ -42,8 +44,8 @@ class ExplainConfig:
     """What to explain, and by which run."""
 
     run: str = field(default="???", metadata={"help": "folder of a finished run"})
-    user: str = field(default="", metadata={"help": "original user id"})
-    item: str = field(default="", metadata={"help": "original item id"})
+    user: str = field(default="", metadata={"help": "original user id", "is_id": True})
+    item: str = field(default="", metadata={"help": "original item id", "is_id": True})
     user_concepts: str = field(default="", metadata={"help": "a,b: what a user new to the run cares about"})
     item_concepts: str = field(default="", metadata={"help": "a,b: what an item new to the run is praised for"})
     item_title: str = field(default="", metadata={"help": "title of an item new to the run, searched for concepts"})
@@ -87,20 +89,38 @@ def wanted_pairs(config: ExplainConfig) -> list[Pair]:
     if not config.pairs:
         told = (_named(config.user_concepts.split(",")), _named(config.item_concepts.split(",")), config.item_title)
         return [Pair(config.user, config.item, *told)]
-    if not Path(config.pairs).is_file():
-        raise InputError(f"pairs={config.pairs}: no such file")
-    pairs = []
-    for number, line in enumerate(Path(config.pairs).read_text(encoding="utf-8").splitlines(), 1):
+    path, pairs = Path(config.pairs), []
+    if not path.is_file():
+        raise InputError(f"pairs={path}: no such file")
+    for line, row in read_json_lines(path):
         try:
-            row = json.loads(line)
-            concepts = (_named(row.get("user_concepts", [])), _named(row.get("item_concepts", [])))
-            pairs.append(Pair(str(row["user"]), str(row["item"]), *concepts, str(row.get("item_title", ""))))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            pairs.append(_pair(row))
+        except Unusable as fault:
             raise InputError(
-                f'{config.pairs}:{number}: expected {{"user": ..., "item": ...}}, with "user_concepts": [...], '
+                f'{path}:{line}: {fault.args[1]}; expected {{"user": ..., "item": ...}}, with "user_concepts": [...], '
                 '"item_concepts": [...], "item_title": ... where they are new'
             ) from None
+    if not pairs:
+        raise InputError(f'pairs={path}: holds no pair; write {{"user": ..., "item": ...}}, one a line')
     return pairs
+
+
+def _pair(row: Row | BadRecord) -> Pair:
+    """A line of a file of pairs; raises Unusable."""
+    if isinstance(row, BadRecord):
+        raise Unusable(row.reason, row.detail)
+    told = []
+    for key in ("user_concepts", "item_concepts"):
+        concepts = row.get(key) or []
+        if not isinstance(concepts, list) or not all(isinstance(concept, str) for concept in concepts):
+            raise Unusable("wrong type", f"'{key}' is {concepts!r:.40} where a list of texts is due")
+        told.append(_named(concepts))
+    pair = Pair(text_of(row, "user"), text_of(row, "item"), *told, optional_text(row, "item_title") or "")
+    try:
+        " ".join([pair.user, pair.item, pair.item_title]).encode()
+    except UnicodeEncodeError:
+        raise Unusable("not UTF-8", "holds bytes or escapes that are not valid UTF-8 text") from None
+    return pair
 
 
 def _named(concepts: list[str]) -> tuple[str, ...]:
@@ -214,6 +234,9 @@ def _evidence_of(
     )
     fresh = infer_evidence(model, graph, asked, np.zeros(len(pairs), dtype=np.int16), config.graph, config.seed)
     new = (list(nodes["user"].concepts), list(nodes["item"].concepts))
+    # A pair of the corpus whose user or item train does not know: the run had nothing told of them to go by.
+    cold = [u in new[0] or v in new[1] for u, v in zip(users.tolist(), items.tolist(), strict=True)]
+    rows = [None if is_cold else row for row, is_cold in zip(rows, cold, strict=True)]
     return asked, fresh.with_rows_of(Evidence.load(rating / "evidence.safetensors"), rows, *new)
 
 

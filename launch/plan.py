@@ -5,6 +5,7 @@ Networks are built on the meta device: they have shapes and no storage.
 
 import os
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +19,22 @@ from datamodules.graph import build_graph
 from datamodules.importers.embedded import write_embedded
 from launch.engine import use_cpu
 from launch.footprint import DECODING, READING, Shape, activation_bytes, matmul_rate, reading_flops, state_bytes
-from launch.schema import TrainConfig
+from launch.schema import STAGES, TrainConfig
 from lightning_modules.collectives import trainable_and_total
 from lightning_modules.fitting import FitConfig
+from lightning_modules.rating import check_candidates
 from metrics.errors import InputError
 from models.explainer import Connector
 from models.hgt import RatingModel
 from models.language_model import at_revision, new_gpt2_config, with_adapters
 from models.text_encoder import new_bert_config
+
+# The stages that read each split; hqar keeps texts of train for its validation.
+READERS = {
+    "train": ("rating", "explanation", "ccr", "hqar", "ppo", "result"),
+    "valid": ("rating", "explanation", "ccr", "ppo"),
+    "test": ("result",),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class StagePlan:
 
 
 def describe_plan(config: TrainConfig) -> str:
-    """The table that `dry_run=true` prints; reads the corpus, checks all batch sizes, trains nothing."""
+    """The table that `dry_run=true` prints; reads the corpus, checks it and all batch sizes, trains nothing."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     bf16 = config.hardware.precision == "bf16"
     device = "cpu" if use_cpu(config.hardware) else "cuda"
@@ -75,9 +84,35 @@ def check_batches(config: TrainConfig, ranks: int) -> None:
         _ppo_steps(config, ranks)
 
 
+def check_corpus(config: TrainConfig, corpus: Corpus, stages: Collection[str], ranks: int) -> None:
+    """Refuses a corpus that one of these stages could not use, before the stages in front of it have been trained."""
+    for split, readers in READERS.items():
+        if len(corpus.rows(split)) == 0 and (waiting := [stage for stage in readers if stage in stages]):
+            raise InputError(
+                f"{corpus.path}: no {split} record, which stage={waiting[0]} reads; prepare it from more records, or "
+                f"give some of them the split {split}"
+            )
+    if "rating" in stages:
+        check_candidates(config.graph, corpus)
+        _check_hidden(config, len(corpus.rows("train")), ranks)
+
+
+def _check_hidden(config: TrainConfig, train: int, ranks: int) -> None:
+    """What a batch contributed is hidden from it: one that is all of train would be fitted on a graph without edges."""
+    fit = config.rating.fit
+    if config.graph.leave_one_out and train <= fit.batch_size:
+        parts = ranks * fit.accumulate
+        fits = max(train // 4 // parts, 1) * parts
+        raise InputError(
+            f"rating.fit.batch_size={fit.batch_size} takes all {train} train records at once, whose edges are hidden "
+            f"from them: no graph would be left to learn from; use {fits} or less"
+        )
+
+
 def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     """The size of every trained stage."""
     corpus = _corpus(config)
+    check_corpus(config, corpus, STAGES if config.stage == "all" else (config.stage,), ranks)
     graph = build_graph(corpus, config.graph)
     train = len(corpus.rows("train"))
     with torch.device("meta"):

@@ -111,8 +111,17 @@ def main(cfg: PrepareConfig) -> None:
     """Builds the corpus and prints what is in it, what was left out, and what to type next."""
     corpus = write_embedded(cfg.users, cfg.items, cfg.seed, cfg.out, cfg) if cfg.format == "embedded" else _import(cfg)
     print(report(corpus))
+    if lacking := lacks(corpus):
+        print(f"\nnot enough to train on: {lacking}; give more records, or see split=, concept_*= in --help")
     print(f"\nnext: python launch/inspect_corpus.py data.path={cfg.out}")
     print(f"      torchrun launch/train.py configs/llm2er_eqr.yaml data.path={cfg.out}")
+
+
+def lacks(corpus: Corpus) -> str:
+    """What no run of all stages can do without and the corpus does not have, in one phrase."""
+    counts = corpus.manifest["counts"]
+    absent = [f"no {split} record" for split, number in counts["records"].items() if not number]
+    return ", ".join(absent + ["no concept"] * (not counts["concepts"]))
 
 
 def report(corpus: Corpus) -> str:
@@ -170,9 +179,7 @@ def _sides(cfg: PrepareConfig) -> Sides:
     """Where titles and attributes come from: side files, or the raw file itself."""
     files = {"item": cfg.item_file, "user": cfg.user_file}
     if cfg.format == "recbole":
-        for kind, file in files.items():
-            beside = Path(cfg.raw).with_suffix(f".{kind}")
-            files[kind] = file or (str(beside) if beside.is_file() else "")
+        files = {kind: file or _beside(Path(cfg.raw), kind) for kind, file in files.items()}
     streams: dict[str, Iterator[Facts | BadRecord]] = {
         kind: FACTS[cfg.format, kind](Path(file)) for kind, file in files.items() if file
     }
@@ -182,6 +189,13 @@ def _sides(cfg: PrepareConfig) -> Sides:
         elif cfg.format == "table" and getattr(cfg.columns, f"{kind}_attributes"):
             streams[kind], files[kind] = table.read_facts(Path(cfg.raw), cfg.columns, kind), cfg.raw
     return Sides(streams.get("item", ()), streams.get("user", ()), files["item"], files["user"])
+
+
+def _beside(raw: Path, kind: str) -> str:
+    """RecBole's NAME.item or NAME.user beside NAME.inter, each plain or packed; "" where there is none."""
+    plain = (raw.with_suffix("") if raw.suffix in (".gz", ".zst") else raw).with_suffix(f".{kind}")
+    packed = (plain.with_name(plain.name + ending) for ending in ("", ".gz", ".zst"))
+    return next((str(file) for file in packed if file.is_file()), "")
 
 
 def _checksum(file: Path) -> str:

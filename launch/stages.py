@@ -18,6 +18,7 @@ from callbacks.throughput import Throughput
 from datamodules.contrastive import ContrastiveData
 from datamodules.explanation import ExplanationData
 from datamodules.graph import fold_of_records
+from datamodules.importers.tokenising import tokenised
 from datamodules.quality import QualityData, read_high_quality, select_high_quality
 from datamodules.rating import RatingData
 from datamodules.rollout_prompts import RolloutPrompts
@@ -37,6 +38,8 @@ from models.language_model import check_context, commit_of, create_language_mode
 from models.text_encoder import create_encoder, load_encoder
 
 log = logging.getLogger("llm2er")
+
+UNTOUCHED = ("nlg4rs", "nlg4rs_jsonl")  # formats whose sentences stay as they are; all others are tokenised
 
 
 def rating(run: Run) -> dict:
@@ -123,6 +126,9 @@ def high_quality_texts(run: Run) -> list[str]:
     config = run.config.hqar.high_quality
     if config.file:
         texts = read_high_quality(config.file)
+        if run.corpus.manifest["source"].get("format") not in UNTOUCHED:
+            # By capitals and "great!" for "great !" the discriminator would know them, whatever they say.
+            texts = [tokenised(text) for text in texts]
         log.info("hqar: %d high-quality explanations from %s", len(texts), config.file)
         return texts
     records, steps = select_high_quality(run.corpus, config)

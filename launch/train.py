@@ -25,7 +25,7 @@ from callbacks.guards import NonFiniteError
 from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
-from launch.schema import TrainConfig
+from launch.schema import STAGES, TrainConfig
 from lightning_modules.collectives import part, world
 
 log = logging.getLogger("llm2er")
@@ -90,7 +90,7 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
 
 def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
     """The stages in their order, then the result."""
-    from launch.plan import check_batches
+    from launch.plan import check_batches, check_corpus
     from launch.stages import TRAINED
 
     config = run.config
@@ -98,6 +98,8 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
     run.stop_if_asked("nothing is begun")
     say_what_is_read(run)
     finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
+    wanted = [name for name in STAGES if config.stage in ("all", name) and name not in finished]
+    check_corpus(config, run.corpus, wanted, world()[1])
     run.folder.record()
     for name in TRAINED:
         if config.stage not in ("all", name):

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.prompts import PromptBatch
 from lightning_modules.collectives import full_state, sum_over_ranks, unsharded, world
 from lightning_modules.fitting import FitConfig, adamw, trainable, warm_then_linear
+from metrics.errors import InputError
 from models.explainer import Explainer, save_explainer
 from models.generation import generate, uniforms
 from models.language_model import LoraConfig, NewModelConfig
@@ -40,6 +41,14 @@ class ExplanationConfig:
     init_from: str = field(
         default="", metadata={"help": "folder of a finished explanation stage to use instead of training"}
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.connector_epochs < self.fit.epochs:
+            raise InputError(
+                f"explanation.connector_epochs={self.connector_epochs} leaves no epoch of "
+                f"explanation.fit.epochs={self.fit.epochs} in which the language model learns; lower it or raise that "
+                "(explanation.fit.lr=0 keeps the language model as it is)"
+            )
 
 
 class ExplanationModule(pl.LightningModule):

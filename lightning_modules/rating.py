@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from datamodules.candidates import CandidateFinder, predicted_sentiment
+from datamodules.candidates import CandidateFinder, frequent_concepts, predicted_sentiment
 from datamodules.corpus import Corpus
 from datamodules.edges import Relation
 from datamodules.evidence import Evidence, stack_candidates
@@ -116,6 +116,20 @@ def load_rating_model(folder: Path, graph: ConceptGraph) -> RatingModel:
     return model.eval()
 
 
+def check_candidates(config: GraphConfig, corpus: Corpus) -> None:
+    """Refuses a corpus with fewer concepts than are to be offered for each pair."""
+    if not corpus.concepts:
+        raise InputError(
+            f"{corpus.path} names no concept, and prompts and rewards are made of them: prepare it again with a lower "
+            "concept_min_count, a higher concept_max_share, or concepts of your own (concept_source=list)"
+        )
+    if config.candidates > len(corpus.concepts):
+        raise InputError(
+            f"graph.candidates={config.candidates} is more than the {len(corpus.concepts)} concepts of {corpus.path}; "
+            f"use at most {len(corpus.concepts)}"
+        )
+
+
 @torch.no_grad()
 def infer_evidence(
     model: RatingModel, graph: ConceptGraph, corpus: Corpus, fold_R: np.ndarray, config: GraphConfig, seed: int
@@ -125,11 +139,7 @@ def infer_evidence(
     Fold 0 is the whole graph; fold f >= 1 lacks the edges of its own records, who read from there. Folds are shared
     out over the ranks; collective, every rank returns the whole.
     """
-    if config.candidates > len(corpus.concepts):
-        raise InputError(
-            f"graph.candidates={config.candidates} is more than the {len(corpus.concepts)} concepts of {corpus.path}; "
-            f"use at most {len(corpus.concepts)}"
-        )
+    check_candidates(config, corpus)
     rank, ranks = world()
     folds = list(range(int(fold_R.max()) + 1))
     parts = {fold: _read_fold(model, graph, corpus, fold_R, fold, config, seed) for fold in folds[rank::ranks]}
@@ -167,7 +177,8 @@ def _read_fold(
     user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
     predicted_M = model.rate(states, torch.from_numpy(user_M), torch.from_numpy(item_M))
     predicted_M = predicted_M.clamp(corpus.rating_min, corpus.rating_max)
-    finder = CandidateFinder(edges, attention, graph.node_counts)
+    frequent = frequent_concepts(corpus, record_M) if fold else None
+    finder = CandidateFinder(edges, attention, graph.node_counts, frequent)
     candidates = []
     for record, user, item, rating in zip(record_M, user_M, item_M, predicted_M.tolist(), strict=True):
         sentiment = predicted_sentiment(rating, corpus.rating_min, corpus.rating_max)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from models.language_model import with_faster_kernels
+from models.language_model import load_trunk, with_faster_kernels
 
 
 class Discriminator(nn.Module):
@@ -67,10 +67,7 @@ def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def new_discriminator(folder: str, layers: int, begin: int) -> Discriminator:
     """A discriminator on the first `layers` blocks of the causal language model in `folder`."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    config.num_hidden_layers = min(layers, config.num_hidden_layers)
-    trunk = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, dtype=torch.float32)
-    return Discriminator(with_faster_kernels(trunk), begin)
+    return Discriminator(load_trunk(folder, layers), begin)
 
 
 def save_discriminator(folder: Path, state: dict[str, Tensor], discriminator: Discriminator) -> None:

@@ -43,6 +43,17 @@ class ReadableHGTConv(HGTConv):
 
     attention_EH: Tensor
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        metadata: tuple[list[str], list[Relation]],
+        heads: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, metadata, heads)
+        self.dropout = nn.Dropout(dropout)
+
     def forward(
         self,
         x_dict: dict[str, Tensor],
@@ -68,7 +79,8 @@ class ReadableHGTConv(HGTConv):
         )
         new = self.out_lin({kind: nn.functional.gelu(x.to(x_dict[kind].dtype)) for kind, x in out.items()})
         gates = {kind: self.skip[kind].sigmoid() for kind in new}
-        return {kind: gates[kind] * x + (1 - gates[kind]) * x_dict[kind] for kind, x in new.items()}
+        # What passes the layer by is not dropped: g Dropout(A) + (1 - g) x.
+        return {kind: gates[kind] * self.dropout(x) + (1 - gates[kind]) * x_dict[kind] for kind, x in new.items()}
 
 
 def group_relations(edges: dict[Relation, Tensor], counts: dict[str, int]) -> GroupedEdges:
@@ -97,7 +109,8 @@ class RatingModel(nn.Module):
         )
         metadata = (list(node_counts), relations)
         self.layers = nn.ModuleList(
-            ReadableHGTConv(config.width, config.width, metadata, config.heads) for _ in range(config.layers)
+            ReadableHGTConv(config.width, config.width, metadata, config.heads, config.dropout)
+            for _ in range(config.layers)
         )
         self.norms = nn.ModuleList(
             nn.ModuleDict({kind: nn.LayerNorm(config.width) for kind in node_counts}) for _ in range(config.layers)
@@ -148,7 +161,7 @@ class RatingModel(nn.Module):
         grouped = group_relations(edges, {kind: len(state) for kind, state in states.items()})
         for layer, norms in zip(self.layers, self.norms, strict=True):
             messages = layer(states, edges, grouped)
-            states = {kind: norms[kind](self.dropout(messages[kind])) for kind in states}
+            states = {kind: norms[kind](messages[kind]) for kind in states}
         return states
 
     @torch.no_grad()
@@ -171,7 +184,7 @@ class RatingModel(nn.Module):
                     nodes, local, places = parts.around(low, high, states)
                     messages = layer({k: state[nodes[k]] for k, state in states.items()}, local)[kind]
                     targets = torch.searchsorted(nodes[kind], torch.arange(low, high, device=device))
-                    found[kind].append(norms[kind](self.dropout(messages[targets])))
+                    found[kind].append(norms[kind](messages[targets]))
                     if local:
                         weight_E = layer.attention_EH.mean(dim=1).split([len(place) for place in places.values()])
                         for (name, place), part_E in zip(places.items(), weight_E, strict=True):

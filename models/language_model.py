@@ -10,6 +10,8 @@ from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
@@ -19,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.activations import NewGELUActivation
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import resolve_revision
 
 from metrics.errors import InputError
@@ -50,6 +53,13 @@ class LoraConfig:
     alpha: int = field(default=32, metadata={"help": "scale of the adapters, times 1/rank"})
     dropout: float = field(default=0.05, metadata={"help": "dropout before the adapters"})
     targets: str = field(default="all-linear", metadata={"help": "module names, comma separated, or all-linear"})
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"lora.rank={self.rank}, lora.alpha={self.alpha}, lora.dropout={self.dropout}: "
+                "must be at least 0, above 0, and in [0, 1)"
+            )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -114,9 +124,7 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
 
     A folder that holds adapters (`adapter_config.json`) is read as its base model plus those adapters, trainable.
     """
-    if (Path(name) / "adapter_config.json").is_file():
-        saved = PeftConfig.from_pretrained(name)
-        base = saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
+    if base := _base_of_adapters(name):
         return PeftModel.from_pretrained(
             with_faster_kernels(_load(AutoModelForCausalLM, base, dtype=torch.float32)), name, is_trainable=True
         )
@@ -125,11 +133,32 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
     return with_adapters(model, lora, commit_of(name)) if lora is not None else model
 
 
+def load_trunk(name: str, layers: int) -> PreTrainedModel:
+    """The first `layers` blocks of a causal LM, in float32; adapters that the folder holds are merged into them."""
+    base = _base_of_adapters(name)
+    config = _load(AutoConfig, base or name)
+    config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if kinds := getattr(config, "layer_types", None):  # Qwen, Gemma: one a block, refused where there are more
+        config.layer_types = kinds[: config.num_hidden_layers]
+    if not base:
+        return with_faster_kernels(_load(AutoModel, name, config=config, dtype=torch.float32))
+    lm = _load(AutoModelForCausalLM, base, config=config, dtype=torch.float32)
+    return with_faster_kernels(PeftModel.from_pretrained(lm, name).merge_and_unload().base_model)
+
+
+def _base_of_adapters(name: str) -> str:
+    """The model, with its revision, that a folder of adapters is for; "" where the folder holds a whole model."""
+    if not (Path(name) / "adapter_config.json").is_file():
+        return ""
+    saved = PeftConfig.from_pretrained(name)
+    return saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
+
+
 def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None = None) -> PreTrainedModel | PeftModel:
     """The model with fresh adapters, its own weights frozen; as it is where the rank is 0."""
     if lora.rank == 0:
         return model
-    targets = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    targets = lora.targets if lora.targets == "all-linear" else _present(lora.targets.split(","), model)
     adapters = PeftConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -139,6 +168,21 @@ def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None =
         revision=commit,  # adapters fit no other weights than those they were trained on
     )
     return get_peft_model(model, adapters)
+
+
+def _present(targets: list[str], model: nn.Module) -> list[str]:
+    """The names of modules without the blanks around them. PEFT passes over those that the model does not have."""
+    known = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
+    }
+    targets = [target.strip() for target in targets]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name, _ in model.named_modules()) or not target:
+            raise InputError(
+                f"explanation.lora.targets: the language model has no module {target!r}; use all-linear or names of "
+                f"{', '.join(sorted(known))}"
+            )
+    return targets
 
 
 def trunk_of(lm: nn.Module) -> nn.Module:
@@ -196,6 +240,8 @@ def commit_of(name: str) -> str | None:
 
 def _load(kind: type, name: str, **options: object):  # noqa: ANN202 - whatever the Auto class returns
     place, revision = at_revision(name)
+    if Path(place).is_dir():
+        place = str(Path(place).resolve())  # adapters remember it, and may be read from another working directory
     try:
         return kind.from_pretrained(place, revision=revision, trust_remote_code=False, **options)  # type: ignore[attr-defined]
     except (OSError, ValueError) as error:

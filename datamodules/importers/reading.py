@@ -127,12 +127,17 @@ def one_line(what: object) -> str:
     return " ".join(str(what).split())
 
 
+def is_absent(value: Any) -> bool:
+    """Nothing: null, an empty text, or the NaN that pandas puts where a table had no value."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def text_of(row: Row, key: str) -> str:
     """A text that must be there; a number becomes its digits. Emptiness is judged by datamodules.records."""
     value = row.get(key)
     if type(value) is str:
         return value
-    if value is None:
+    if is_absent(value):
         raise Unusable("missing key", f"has no '{key}'")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unusable("wrong type", f"'{key}' is {value!r:.40} where a text is due")
@@ -153,7 +158,7 @@ def rating_of(row: Row, key: str) -> float:
 
 def optional_text(row: Row, key: str) -> str | None:
     """A text, or None where it is absent or empty."""
-    return None if row.get(key) in (None, "") else text_of(row, key)
+    return None if is_absent(row.get(key)) else text_of(row, key)
 
 
 def seconds_of(row: Row, key: str) -> int | None:
@@ -210,6 +215,12 @@ def _delimited(reader: Any, path: Path) -> Iterator[tuple[int, Row | BadRecord]]
         header: list[str] = next(reader, [])
     except csv.Error as error:
         raise InputError(f"{path}:1: the header is no row of a table ({one_line(error)}): mend the line.") from None
+    header = [name.strip() for name in header]
+    if len(header) == 1 and set(header[0]) & set(",;\t|"):
+        raise InputError(
+            f"{path}:1: the header is a single cell, '{one_line(header[0]):.60}': part cells by commas in a .csv, by "
+            "tabs in a .tsv."
+        )
     if len(set(header)) < max(len(header), 1):
         raise InputError(f"{path}:1: the header names a column twice or none at all; give each column one name.")
     while True:

@@ -13,6 +13,7 @@ from typing import Any
 from datamodules.importers.reading import (
     Row,
     Unusable,
+    is_absent,
     one_line,
     optional_text,
     parsed,
@@ -45,10 +46,14 @@ class Columns:
     item: str = field(default="item", metadata={"help": "column of the item id"})
     rating: str = field(default="rating", metadata={"help": "column of the rating"})
     text: str = field(default="text", metadata={"help": "column of the review or explanation"})
-    concepts: str = field(default="concepts", metadata={"help": "column of the concepts, if there is one"})
-    split: str = field(default="split", metadata={"help": "column of train, valid or test, if there is one"})
-    time: str = field(default="time", metadata={"help": "column of the time in unix seconds, if there is one"})
-    title: str = field(default="title", metadata={"help": "column of the item's title, if there is one"})
+    concepts: str = field(default="concepts", metadata={"help": "column of the concepts, if there is one; empty: none"})
+    split: str = field(
+        default="split", metadata={"help": "column of train, valid or test, if there is one; empty: none"}
+    )
+    time: str = field(
+        default="time", metadata={"help": "column of the time in unix seconds, if there is one; empty: none"}
+    )
+    title: str = field(default="title", metadata={"help": "column of the item's title, if there is one; empty: none"})
     item_attributes: str = field(default="", metadata={"help": "columns kept as attributes of the item: a,b,c"})
     user_attributes: str = field(default="", metadata={"help": "columns kept as attributes of the user: a,b,c"})
 
@@ -74,7 +79,11 @@ def read_facts(path: Path, columns: Columns, kind: str) -> Iterator[Facts | BadR
                 f"{path}:{line}: there is no column '{absent[0]}', only {one_line(', '.join(row))}; "
                 f"name others with columns.{kind}_attributes=A,B."
             )
-        given = {name: row[name] for name in names if isinstance(row[name], str | int | float | bool)}
+        given = {
+            name: row[name]
+            for name in names
+            if isinstance(row[name], str | int | float | bool) and not is_absent(row[name])
+        }
         return Facts(text_of(row, getattr(columns, kind)), "", given)
 
     # What is wrong with a row is told where its record is read.
@@ -93,9 +102,10 @@ def _with_columns(
 ) -> Iterator[tuple[int, Row | BadRecord]]:
     """The rows, once the first of them shows every column that must be there.
 
-    Optional columns under their own name may be absent; a name that was asked for may not.
+    Optional columns under their own name may be absent; a name that was asked for may not. An empty name asks for none.
     """
-    named = {k: name for k, name in asdict(columns).items() if name != k and not k.endswith("_attributes")}
+    optional = ("concepts", "split", "time", "title")
+    named = {k: name for k, name in asdict(columns).items() if k in optional and name not in (k, "")}
     needed = {key: getattr(columns, key) for key in ("user", "item", "rating", "text")} | named
     checked = False
     for line, row in rows:
@@ -112,6 +122,7 @@ def _with_columns(
 
 
 def _parse(line: int, row: Row, columns: Columns, rating_middle: float) -> RawRecord:
+    row.pop("", None)  # the index that pandas writes: no column that is left out
     rating = rating_of(row, columns.rating)
     by_rating = (rating > rating_middle) - (rating < rating_middle)
     return RawRecord(
@@ -122,14 +133,21 @@ def _parse(line: int, row: Row, columns: Columns, rating_middle: float) -> RawRe
         explanation=tokenised(text_of(row, columns.text)),
         mentions=_mentions(row[columns.concepts], by_rating) if columns.concepts in row else None,
         split=optional_text(row, columns.split),
-        time=seconds_of(row, columns.time),
+        time=_time(row, columns.time),
         item_title=optional_text(row, columns.title) or "",
     )
 
 
+def _time(row: Row, key: str) -> int | None:
+    try:
+        return seconds_of(row, key)
+    except Unusable as fault:
+        raise Unusable(fault.args[0], f"{fault.args[1]} (columns.time= leaves the column out)") from None
+
+
 def _mentions(cell: Any, polarity: int) -> list[tuple[str, str, int]]:
     """Concepts of one cell; `polarity` is for those that have none of their own."""
-    if cell is None or cell == "":
+    if is_absent(cell):
         return []
     if isinstance(cell, str):
         cell = cell.split(";")
@@ -145,4 +163,4 @@ def _mention(entry: Any, polarity: int) -> tuple[str, str, int]:
         raise Unusable("wrong type", f"a concept is {entry!r:.40} where a text or an object is due")
     own = entry.get("polarity")
     opinion = optional_text(entry, "opinion") or ""
-    return tokenised(text_of(entry, "concept")), opinion.lower(), polarity if own is None else polarity_of(own)
+    return tokenised(text_of(entry, "concept")), opinion.lower(), polarity if is_absent(own) else polarity_of(own)

@@ -8,7 +8,14 @@ _MARK = (
     r"!-/:-@\[-`{-~¡§«¶·»¿\u0964\u0965\u2010-\u2027\u2030-\u205e\u2600-\u27bf\u3001-\u303f"
     r"\uff01-\uff0f\uff1a-\uff20\U0001f300-\U0001faff"
 )
-_TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[^\s{_MARK}]+(?:['’-][^\s{_MARK}]+)*|[{_MARK}]")
+# What is not seen: soft hyphens, marks of direction, what joins pictographs into one, the selectors behind them. A word
+# must not differ by them, nor they be one. Joiners between letters stay: Persian and Indic scripts spell with them.
+_UNSEEN = re.compile(
+    r"(?<=[\u2600-\u27bf\U0001f300-\U0001faff])\ufe0f?\u200d|[\u00ad\u200e\u200f\u2060\ufe00-\ufe0f\ufeff]"
+)
+_APOSTROPHE = re.compile(r"(?<=\w)’(?=\w)")  # as telephones write it; negators and stop words are spelled with "'"
+_NO_WIDTH = "\u200b"  # a blank of width zero: parts words
+_TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[^\s{_MARK}]+(?:['-][^\s{_MARK}]+)*|[{_MARK}]")
 
 
 def tokenised(text: str) -> str:
@@ -16,4 +23,6 @@ def tokenised(text: str) -> str:
 
     Apostrophes and hyphens inside a word and separators inside a number stay: "don't", "wi-fi", "1,299.50".
     """
+    if not text.isascii():
+        text = _APOSTROPHE.sub("'", _UNSEEN.sub("", text.replace(_NO_WIDTH, " ")))
     return " ".join(_TOKEN.findall(text.lower()))

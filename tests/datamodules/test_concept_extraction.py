@@ -160,12 +160,29 @@ def test_adjectives_that_the_lexicon_lacks_take_the_sign_that_ratings_give_them(
     assert (fitted.signs["flimsy"], fitted.signs["sturdy"]) == (-1, 1)
 
 
+def test_a_negator_with_a_curly_apostrophe_turns_the_opinion(tmp_path):
+    file = tmp_path / "features.txt"
+    file.write_text("sound\n")
+    extractor = fitted_extractor([], [], [], options(concept_source="list", concept_list=str(file)), False)
+    for text in ("The sound isn't good", "The sound isn’t good"):
+        assert [found.polarity for found in extractor.find(tokenised(text).split())] == [-1]
+
+
 def test_a_users_list_is_taken_as_it_is(tmp_path):
     file = tmp_path / "features.txt"
     file.write_text("Sound Quality\n\nneck\nneck\n")
     extractor = fitted_extractor([], [], [], options(concept_source="list", concept_list=str(file)), False)
     assert extractor.concepts == ["sound quality", "neck"]
     assert [f.concept for f in extractor.find(tokenised("The neck, the sound quality!").split())] == [1, 0]
+
+
+def test_listed_concepts_are_found_whatever_marks_they_are_written_with(tmp_path):
+    file = tmp_path / "features.txt"
+    file.write_text("\ufeffPrice\nvalue/price\nstaff (front desk)\n\u200b\n")
+    extractor = fitted_extractor([], [], [], options(concept_source="list", concept_list=str(file)), False)
+    assert extractor.concepts == ["price", "value / price", "staff ( front desk )"]
+    text = tokenised("Price and value/price: fine. Staff (front desk) too.")
+    assert [f.concept for f in extractor.find(text.split())] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("content", [None, b"\n \n", b"\xff\xfe"])

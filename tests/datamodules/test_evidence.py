@@ -90,6 +90,22 @@ def test_what_a_train_record_reads_does_not_depend_on_what_it_says(model, corpus
         assert torch.equal(ours[1], theirs[1])
 
 
+def offered_to_a_lone_record(folder, own):
+    """Names of what is offered to a record of a user and an item that no other record has, if it mentions `own`."""
+    usual = [RawRecord(n, f"u{n % 4}", f"i{n}", 4, "words .", [("ab"[n % 2], "", 1)], "train") for n in range(8)]
+    rows = [*usual, RawRecord(9, "lone", "alone", 4, "words .", [(own, "", 1)], "train")]
+    corpus = build_corpus(rows, folder / own, BuildOptions(), {})
+    config = GraphConfig(folds=9, candidates=2)  # each record is a fold of its own
+    graph = build_graph(corpus, config)
+    model = RatingModel(graph.node_counts, graph.relations, HGTConfig(width=8, heads=2, mlp_width=8), 3.0).eval()
+    return [corpus.concepts[found.concept] for found in evidence_of(model, corpus, config).candidates(8)]
+
+
+def test_the_own_mention_of_a_record_makes_no_concept_frequent(tmp_path):
+    assert offered_to_a_lone_record(tmp_path, "a") == ["a", "b"]
+    assert offered_to_a_lone_record(tmp_path, "b") == ["a", "b"]
+
+
 def test_valid_and_test_records_read_the_whole_train_graph(model, corpus, evidence):
     states = model.encode(build_graph(corpus, CONFIG).edges())
     records = np.concatenate([corpus.rows("valid"), corpus.rows("test")])

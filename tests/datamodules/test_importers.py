@@ -214,6 +214,40 @@ def test_an_optional_column_that_was_asked_for_must_be_there(tmp_path):
         read(jsonl(tmp_path / "t.jsonl", ROWS[0]), Columns(split="fold"))
 
 
+def test_an_optional_column_of_another_meaning_can_be_left_out_and_the_fault_says_how(tmp_path):
+    other = {"time": "2020-01-02", "split": "west", "concepts": 7, "title": True}
+    file = jsonl(tmp_path / "t.jsonl", {"": 17} | ROWS[1] | other)
+    (record,) = read(file, Columns(time="", split="", concepts="", title=""))
+    assert (record.time, record.split, record.mentions, record.item_title) == (None, None, None, "")
+    (bad,) = read(jsonl(tmp_path / "t.jsonl", ROWS[1] | {"time": "2020-01-02"}))
+    assert bad.detail.endswith("where unix seconds are due (columns.time= leaves the column out)")
+
+
+@pytest.mark.parametrize("key", ["user", "item", "text"])
+def test_the_nan_of_a_missing_value_is_no_text(tmp_path, key):
+    (bad,) = read(jsonl(tmp_path / "t.jsonl", ROWS[1] | {key: float("nan")}))
+    assert (bad.line, bad.reason, bad.detail) == (1, "missing key", f"has no '{key}'")
+
+
+def test_optional_values_that_are_nan_are_absent(tmp_path):
+    missing = {key: float("nan") for key in ("title", "time", "split", "concepts")}
+    (record,) = read(jsonl(tmp_path / "t.jsonl", ROWS[1] | missing))
+    assert (record.item_title, record.time, record.split, record.mentions) == ("", None, None, [])
+
+
+def test_blanks_around_the_names_of_a_header_are_no_part_of_them(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("user, item , rating,\ttext\nu,i,3,ok\n")
+    assert read(file) == [RawRecord(2, "u", "i", 3.0, "ok", None)]
+
+
+def test_a_header_of_one_cell_says_how_cells_are_parted(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("user;item;rating;text\nu;i;3;good, but small\n")
+    with pytest.raises(InputError, match=r"t\.csv:1: .*'user;item;rating;text': part cells by commas"):
+        read(file)
+
+
 @pytest.mark.parametrize(
     ("cell", "mentions"),
     [
@@ -287,6 +321,10 @@ def test_a_broken_parquet_file_is_refused_by_name(tmp_path):
         ("बहुत अच्छा।", "बहुत अच्छा ।"),
         ("nice😀👍", "nice 😀 👍"),
         ("好，很好。", "好 ， 很好 。"),
+        ("I \u2764\ufe0f it \u2764\ufe0f\u200d\U0001f525", "i \u2764 it \u2764 \U0001f525"),
+        ("\u200bgreat\u200bsound \ufeffso\u00adlid", "great sound solid"),
+        ("I don’t say ‘bad’", "i don't say ‘ bad ’"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
 def test_words_and_punctuation_are_separated_by_single_blanks(text, tokens):

@@ -199,6 +199,22 @@ def test_recbole_atomic_files_with_those_beside_them(tmp_path):
     assert corpus.manifest["side_files"]["items"] == {"file": "d.item", "found": 1, "skipped": {}}
 
 
+@pytest.mark.parametrize(("packed", "beside"), [(".gz", ""), ("", ".gz"), (".gz", ".gz")])
+def test_recbole_side_files_are_found_beside_a_packed_file_and_packed_themselves(tmp_path, packed, beside):
+    files = {
+        f"a.b.inter{packed}": "user_id:token\titem_id:token\trating:float\treview:token_seq\n"
+        + "".join(f"u{n % 3}\ti{n // 3}\t4.0\tThe great sound.\n" for n in range(9)),
+        f"a.b.item{beside}": "item_id:token\tmovie_title:token_seq\ni0\tHeat\n",
+    }
+    for name, text in files.items():
+        data = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+        (tmp_path / name).write_bytes(data)
+    corpus = prepared(
+        f"raw={tmp_path / f'a.b.inter{packed}'}", "format=recbole", f"out={tmp_path / 'c'}", "explanation=whole"
+    )
+    assert "Heat" in corpus.item_titles
+
+
 def test_recbole_without_texts_is_refused_with_the_columns_there_are(tmp_path):
     (tmp_path / "d.inter").write_text("user_id:token\titem_id:token\trating:float\nu\ti\t4\n")
     with pytest.raises(InputError, match=r"d\.inter:1: none of the columns is a text .* only user_id:token, item_id"):

@@ -237,6 +237,13 @@ def test_values_may_contain_equals_signs_and_blanks(value):
     assert load(Schema, [f"name={value}"])[0].name == value
 
 
+def test_the_path_of_a_file_may_contain_an_equals_sign_but_a_key_stays_a_key(file, tmp_path, monkeypatch):
+    assert load(Schema, [file("name: found", "lr=1.yaml")])[0].name == "found"
+    monkeypatch.chdir(tmp_path)
+    file("verbose: true", "name=x")
+    assert load(Schema, ["name=x"])[0] == Schema(name="x")
+
+
 @pytest.mark.parametrize("value", ["007", "1e5", "2024_01", "yes", "explain why :", ""])
 def test_a_text_stays_as_it_was_typed_whatever_yaml_would_read_in_it(value):
     assert load(Schema, [f"name={value}"])[0].name == value
@@ -302,6 +309,8 @@ def test_the_shown_config_is_yaml_that_gives_the_same_config(file, name):
         ("graph.relations=none", "graph.relations=none"),
         ("rating.model.heads=3", "heads=3"),
         ("rating.fit.epochs=0", "epochs=0"),
+        ("explanation.fit.epochs=1", "explanation.connector_epochs=1 leaves no epoch of explanation.fit.epochs=1"),
+        ("explanation.connector_epochs=-1", "explanation.connector_epochs=-1"),
     ],
 )
 def test_rules_of_a_training_run_name_the_key_and_its_value(argument, expected):

@@ -124,3 +124,14 @@ def test_the_command_works_from_another_folder_and_prints_no_progress_bar_to_a_p
     done = subprocess.run([sys.executable, SCRIPT, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(Corpus.load(tmp_path / "c").explanations) == 3
+
+
+def test_a_corpus_that_cannot_be_trained_on_says_what_it_lacks(raw, tmp_path, capsys):
+    run(f"raw={raw}", "format=nlg4rs_jsonl", f"out={tmp_path / 'c'}", "on_bad_record=skip")
+    assert "not enough to train on: no valid record;" in capsys.readouterr().out
+    table = tmp_path / "few.csv"
+    table.write_text("user,item,rating,text\na,i,5,a great neck\n")
+    run(f"raw={table}", "format=table", f"out={tmp_path / 'd'}")
+    assert "not enough to train on: no valid record, no test record, no concept;" in capsys.readouterr().out
+    run("format=embedded", "users=30", "items=20", f"out={tmp_path / 'e'}")
+    assert "not enough" not in capsys.readouterr().out

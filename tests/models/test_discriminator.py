@@ -4,7 +4,15 @@ import math
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from models.discriminator import (
     Discriminator,
@@ -15,6 +23,7 @@ from models.discriminator import (
     sequence_reward,
     token_reward,
 )
+from models.language_model import LoraConfig, load_language_model
 
 BEGIN = 1
 
@@ -25,17 +34,22 @@ def llama_config(**options):
     return LlamaConfig(**sizes, **heads, **options)
 
 
+QWEN = {"intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32}
+
+
 def causal_model(folder, kind):
     torch.manual_seed(0)
     if kind == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=32, n_embd=16, n_layer=3, n_head=2))
+    elif kind == "qwen":
+        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=20, hidden_size=16, num_hidden_layers=3, **QWEN))
     else:
         model = LlamaForCausalLM(llama_config())
     model.save_pretrained(folder)
     return model
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=["gpt2", "llama", "qwen"])
 def discriminator(request, tmp_path):
     causal_model(tmp_path, request.param)
     return new_discriminator(str(tmp_path), layers=2, begin=BEGIN).eval()
@@ -85,6 +99,30 @@ def test_the_trunk_is_the_first_blocks_of_the_language_model(tmp_path, kind):
     for name, value in state.items():
         if not name.startswith(("ln_f", "norm")):
             assert torch.equal(value, whole[name]), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_trunk_of_a_model_with_adapters_is_its_first_blocks_as_they_were_tuned(tmp_path, monkeypatch, kind):
+    causal_model(tmp_path / "base", kind)
+    monkeypatch.chdir(tmp_path)
+    tuned = load_language_model("base", LoraConfig(rank=2, dropout=0.0)).eval()
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:  # they begin at zero, where adapters do nothing
+            torch.nn.init.normal_(parameter, std=0.3)
+    tuned.save_pretrained(tmp_path / "lm")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    trunk = new_discriminator(str(tmp_path / "lm"), layers=1, begin=BEGIN).trunk.eval()
+    ids_BT = torch.tensor([[BEGIN, 5, 6, 7]])
+    plain = tuned.get_base_model().base_model
+    first_BTW = plain(input_ids=ids_BT, output_hidden_states=True).hidden_states[1]
+    expected_BTW = (plain.ln_f if kind == "gpt2" else plain.norm)(first_BTW)
+    torch.testing.assert_close(trunk(input_ids=ids_BT).last_hidden_state, expected_BTW, atol=1e-5, rtol=1e-4)
+    assert not [name for name, _ in trunk.named_parameters() if "lora_" in name]
+    with tuned.disable_adapter():
+        untuned_BTW = plain(input_ids=ids_BT, output_hidden_states=True).hidden_states[1]
+    assert (untuned_BTW - first_BTW).abs().max() > 1e-3, "the test has no power if adapters do nothing"
 
 
 def test_more_blocks_than_there_are_gives_them_all(tmp_path):

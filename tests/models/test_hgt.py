@@ -259,6 +259,21 @@ def test_dropout_acts_in_training_only():
         assert torch.equal(one, other)
 
 
+@torch.no_grad()
+def test_dropout_spares_what_passes_a_layer_by():
+    model = rating_model(dropout=1.0).train()
+    states = {kind: torch.randn(count, D) for kind, count in COUNTS.items()}
+    taken = []
+    for norm in model.norms[0].values():
+        norm.register_forward_hook(lambda module, inputs, output: taken.append(inputs[0]))
+    model.dropout.eval()  # that of the first states
+    for kind, state in states.items():
+        model.embeddings[kind].weight.copy_(state)
+    model.encode(random_edges())
+    for (kind, state), seen in zip(states.items(), taken, strict=True):
+        torch.testing.assert_close(seen, (1 - model.layers[0].skip[kind].sigmoid()) * state)
+
+
 def test_a_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(InputError, match="width=10 is not a multiple of heads=4"):
         HGTConfig(width=10, heads=4)

@@ -103,6 +103,17 @@ def test_adapters_go_where_they_are_told_to(created):
     assert places == {"c_attn"}
 
 
+def test_each_target_that_is_named_gets_adapters_or_is_refused(created):
+    tuned = load_language_model(str(created), LoraConfig(rank=2, targets="c_attn, mlp.c_fc"))
+    adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in tuned.named_parameters() if "lora_A" in name}
+    assert adapted == {"c_attn", "c_fc"}
+    for targets in ("c_attn,q_proj", "c_attn,", "attn_c"):
+        with pytest.raises(InputError, match=r"explanation\.lora\.targets: .* no module .*c_attn, c_fc, c_proj"):
+            load_language_model(str(created), LoraConfig(rank=2, targets=targets))
+    with pytest.raises(InputError, match="lora.rank=-1"):
+        LoraConfig(rank=-1)
+
+
 def test_rank_zero_trains_everything(created):
     model = load_language_model(str(created), LoraConfig(rank=0))
     assert not isinstance(model, PeftModel)
