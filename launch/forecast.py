@@ -15,7 +15,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from datamodules.prompts import ROWS_A_PART
-from lightning_modules.fitting import trainable
+from lightning_modules.fitting import FitConfig, trainable
+from lightning_modules.ppo.config import PPOConfig
+from lightning_modules.ppo.module import GENERATION_BATCH
 from models.explainer import Explainer
 from models.generation import generate
 from models.language_model import LoraConfig, with_adapters, with_faster_kernels
@@ -122,6 +124,23 @@ class Forecast:
         most = max(found)
         a_layer = (found[most] - found[1]) / max(1, most - 1)
         return found[1] + (self.layers - 1) * a_layer
+
+
+def fitting_seconds(forecast: Forecast, records: int, fit: FitConfig, prompt: int, response: int, ranks: int) -> float:
+    """Seconds of all epochs over `records`, of such mean lengths in tokens."""
+    rows = max(1, round(fit.batch_size / fit.accumulate / ranks))
+    return records * fit.epochs / rows / ranks * forecast.seconds("learning", Work(rows, prompt, response))
+
+
+def ppo_seconds(forecast: Forecast, ppo: PPOConfig, prompt: int, response: int, ranks: int, bf16: bool) -> float:
+    """Seconds of sampling, the reference's reading and the updates of all iterations."""
+    samples, rows = ppo.rollout_batch_size / ranks, max(1, round(ppo.mini_batch_size / ppo.accumulate / ranks))
+    together = min(GENERATION_BATCH, max(1, round(samples)))
+    sampled = Work(together, prompt, response, prompts=max(1, together // ppo.samples_per_prompt))
+    # in bf16 the policy, too, reads what it sampled; `sft_coef` has it read and learn train explanations besides
+    rollout = forecast.seconds("sampling", sampled) + (2 if bf16 else 1) * forecast.seconds("reading", sampled)
+    update = (2 if ppo.sft_coef > 0 else 1) * forecast.seconds("learning", Work(rows, prompt, response))
+    return ppo.iterations * samples * (rollout / together + ppo.epochs * update / rows)
 
 
 def room_for(config: PretrainedConfig) -> bool:

@@ -18,12 +18,11 @@ from datamodules.graph import build_graph
 from datamodules.importers.embedded import write_embedded
 from launch.engine import use_cpu
 from launch.footprint import Shape, activation_bytes, reducing_bytes, state_bytes
-from launch.forecast import Forecast, Work, room_for
+from launch.forecast import Forecast, fitting_seconds, ppo_seconds, room_for
 from launch.schema import TrainConfig
 from lightning_modules.collectives import trainable_and_total
 from lightning_modules.fitting import FitConfig
 from lightning_modules.ppo.config import PPOConfig
-from lightning_modules.ppo.module import GENERATION_BATCH
 from metrics.errors import InputError
 from models.explainer import Connector
 from models.hgt import RatingModel
@@ -98,7 +97,8 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     blocks = (language[1] - vocabulary * width) * min(config.hqar.layers, layers) // layers
     discriminator = blocks + vocabulary * width
     shape, texts = Shape.of(lm), Texts.of(corpus, config)
-    forecast = _forecast(config, lm)
+    forecast, lengths = _forecast(config, lm), (round(texts.prompt), round(texts.response))
+    bf16 = config.hardware.precision == "bf16"
     value_head = width + 1 if config.ppo.algorithm == "ppo" else 0
     copy = 1 if config.explanation.lora.rank else 2  # with adapters the reference is a second adapter
     return [
@@ -109,7 +109,7 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
             language[1] + soft_size,
             _steps("explanation", train, config.explanation.fit, ranks),
             _activations(config, shape, texts, config.explanation.fit, ranks),
-            _explanation_seconds(config, forecast, texts, train, ranks),
+            fitting_seconds(forecast, train, config.explanation.fit, *lengths, ranks) if forecast else 0.0,
         ),
         StagePlan("ccr", *trainable_and_total(encoder), _steps("ccr", train, config.ccr.fit, ranks)),
         StagePlan("hqar", discriminator, discriminator, _steps("hqar", train, config.hqar.fit, ranks)),
@@ -119,7 +119,7 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
             copy * (language[1] + soft_size),
             _ppo_steps(config, ranks),
             _activations(config, shape, texts, config.ppo, ranks),
-            _ppo_seconds(config, forecast, texts, ranks),
+            ppo_seconds(forecast, config.ppo, *lengths, ranks, bf16) if forecast else 0.0,
         ),
     ]
 
@@ -162,29 +162,6 @@ def _forecast(config: TrainConfig, lm: nn.Module) -> Forecast | None:
     if device == "cpu":
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as a run does
     return Forecast(lm.config, config.explanation.lora, device, config.hardware.precision == "bf16")
-
-
-def _explanation_seconds(config: TrainConfig, forecast: Forecast | None, texts: Texts, train: int, ranks: int) -> float:
-    if forecast is None:
-        return 0.0
-    fit, rows = config.explanation.fit, _rows(config.explanation.fit, ranks)
-    batches = train * fit.epochs / rows / ranks
-    return batches * forecast.seconds("learning", Work(rows, round(texts.prompt), round(texts.response)))
-
-
-def _ppo_seconds(config: TrainConfig, forecast: Forecast | None, texts: Texts, ranks: int) -> float:
-    """Of sampling, the reference's reading, and the updates."""
-    if forecast is None:
-        return 0.0
-    ppo, lengths = config.ppo, (round(texts.prompt), round(texts.response))
-    samples, rows = ppo.rollout_batch_size / ranks, _rows(config.ppo, ranks)
-    together = min(GENERATION_BATCH, max(1, round(samples)))
-    sampled = Work(together, *lengths, prompts=max(1, together // ppo.samples_per_prompt))
-    # in bf16 the policy, too, reads what it sampled; `ppo.sft_coef` has it read and learn train explanations besides
-    readings = 2 if config.hardware.precision == "bf16" else 1
-    rollout = forecast.seconds("sampling", sampled) + readings * forecast.seconds("reading", sampled)
-    update = (2 if ppo.sft_coef > 0 else 1) * forecast.seconds("learning", Work(rows, *lengths))
-    return ppo.iterations * samples * (rollout / together + ppo.epochs * update / rows)
 
 
 def _corpus(config: TrainConfig) -> Corpus:
