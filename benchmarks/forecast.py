@@ -26,7 +26,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from datamodules.explanation import ExplanationData
 from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
-from launch.forecast import Forecast, fitting_seconds, ppo_seconds
+from launch.forecast import Forecast, Lengths, fitting_seconds, ppo_seconds
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig
 from lightning_modules.ppo.config import PPOConfig
@@ -66,10 +66,11 @@ def rows_of(count: int) -> list[tuple[list[int], list[int]]]:
 def sft(lm: nn.Module, batch: int) -> tuple[float, float]:
     """(forecast, measured) seconds of a step."""
     rows = rows_of((STEPS + WARM_UP) * batch)
-    prompt, response = (round(sum(len(row[i]) for row in rows) / len(rows)) for i in (0, 1))
+    prompt = round(sum(len(row[0]) for row in rows) / len(rows))
+    lengths = Lengths(prompt, tuple(sorted(len(row[1]) for row in rows)))
     fit = FitConfig(epochs=1, batch_size=batch)
     forecast = Forecast(lm.config, LoraConfig(), "cpu", bf16=False)
-    said = fitting_seconds(forecast, batch, fit, prompt, response, ranks=1)
+    said = fitting_seconds(forecast, batch, fit, lengths, ranks=1)
     module = ExplanationModule(ExplanationConfig(connector_epochs=0, fit=fit), Explainer(lm, 4), tiny_tokenizer())
     watch, data = Clock(), ExplanationData(Rows(rows), batch, 1, 0)
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +86,7 @@ def ppo(lm: nn.Module, algorithm: str, passes: int, prompt: int, new: int) -> tu
     size = {"rollout_batch_size": ppo_speed.SAMPLES, "mini_batch_size": ppo_speed.SAMPLES, "epochs": passes}
     config = PPOConfig(algorithm=algorithm, samples_per_prompt=group, iterations=1, lr=1e-5, kl_target=0.0, **size)
     forecast = Forecast(lm.config, LoraConfig(), "cpu", bf16=False)
-    said = ppo_seconds(forecast, config, prompt, new, ranks=1, bf16=False)
+    said = ppo_seconds(forecast, config, Lengths(prompt, (new,)), ranks=1, bf16=False)
     module = PPOModule(config, Explainer(lm, 4), tiny_tokenizer(), EvenWords(), TokenPrompts(group), new, 0)
     watch = RolloutClock(module)
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,8 @@
 Fine-tuning of the small GPT-2, 32 rows of 13 + 17 tokens a rank (weak scaling), one thread a rank. Efficiency is the
 clock time of a step on one rank without sharding by that on two; `apart` is the same for two processes that know
 nothing of each other, which share the machine's memory all the same. Communication is the time in which rank 0 calls
-collective operations or waits for them, and for the other rank.
+collective operations or waits for them, and for the other rank. CPU seconds of rank 0 stand beside: where others use
+the machine they alone mean something.
 
 Memory is that of all tensors alive: at rest, when a backward pass is done, and the most when a collective operation
 begins in it, with DeepSpeed's buckets; of large storages the pages in use. It is measured in runs of their own, of a
@@ -76,6 +77,11 @@ def alive(bucket: int, buckets_too: bool) -> int:
     return sum(in_use(*one) for one in kept.items())
 
 
+def clocks() -> np.ndarray:
+    """Seconds by the clock, and of this process on a processor."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
 class Watch(pl.Callback):
     """Clock time of steps and of collective operations; or memory, which takes time to look up. Make it before `start`:
     DeepSpeed keeps some of the functions that it finds.
@@ -83,7 +89,7 @@ class Watch(pl.Callback):
 
     def __init__(self, memory: bool, bucket: int) -> None:
         self.memory, self.bucket, self.measured, self.inside = memory, bucket, False, False
-        self.communication = self.begin = self.end = 0.0
+        self.begin = self.end = self.communication = np.zeros(2)  # seconds by the clock, and of this rank's processor
         self.rest = self.most = 0
         for name in COLLECTIVES:
             self._watch(name)
@@ -103,11 +109,11 @@ class Watch(pl.Callback):
         """Calls and adds up the time; one operation may call another."""
         if self.inside:
             return call(*args, **kwargs)
-        self.inside, begin = True, time.perf_counter()
+        self.inside, begin = True, clocks()
         try:
             return call(*args, **kwargs)
         finally:
-            self.communication += time.perf_counter() - begin
+            self.communication = self.communication + clocks() - begin
             self.inside = False
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor) -> None:
@@ -125,8 +131,8 @@ class Watch(pl.Callback):
     ) -> None:
         """Starts and stops."""
         if index == WARM_UP:
-            self.begin, self.communication = time.perf_counter(), 0.0
-        self.end = time.perf_counter()
+            self.begin, self.communication = clocks(), np.zeros(2)
+        self.end = clocks()
 
 
 class Handle:
@@ -179,7 +185,13 @@ def one_rank(stage: int, steps: int, memory: bool, bucket: int, accumulate: int)
         found = {"rest": watch.rest - before, "rest_predicted": rest, "peak": max(watch.most, watch.rest) - before}
         return {name: round(value / 2**20, 1) for name, value in (found | {"peak_predicted": peak}).items()}
     seconds = (watch.end - watch.begin) / steps
-    return {"s_a_step": round(seconds, 4), "communication": round(watch.communication / steps / seconds, 3)}
+    share = watch.communication / steps / seconds
+    return {
+        "s_a_step": round(seconds[0], 4),
+        "communication": round(share[0], 3),
+        "cpu_s_a_step": round(seconds[1], 4),
+        "cpu_communication": round(share[1], 3),
+    }
 
 
 def run(stage: int, ranks: int, *options: str) -> dict:

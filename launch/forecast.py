@@ -29,12 +29,24 @@ ENOUGH = 1.0  # seconds after which a timing is not repeated
 
 @dataclass(frozen=True)
 class Work:
-    """One batch of a rank."""
+    """One batch of a rank: a row for each response."""
 
-    rows: int
     prompt: int  # tokens
-    response: int
+    responses: tuple[int, ...]  # tokens of each
     prompts: int = 0  # different prompts among the rows, where each has several samples; 0: as many as rows
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of prompts, all alike, and of responses, from the shortest to the longest; in tokens."""
+
+    prompt: int
+    responses: tuple[int, ...]
+
+    def work(self, rows: int, prompts: int = 0) -> Work:
+        """A batch of so many rows, as long as those here: what is short and what is long is read together."""
+        places = [int((row + 0.5) / rows * len(self.responses)) for row in range(rows)]
+        return Work(self.prompt, tuple(self.responses[place] for place in places), prompts)
 
 
 class Timed:
@@ -66,27 +78,30 @@ class Timed:
 
     @torch.no_grad()
     def sampling(self, work: Work) -> float:
-        """Seconds of sampling the responses."""
-        count = work.prompts or work.rows
-        prompt_B = torch.arange(work.rows, device=self.device) % count
-        prompts = Work(count, work.prompt, work.response)
-        uniform_BT = torch.rand(work.rows, work.response, dtype=torch.float64)
+        """Seconds of sampling the responses, all of mean length."""
+        rows, length = len(work.responses), round(sum(work.responses) / len(work.responses))
+        count = work.prompts or rows
+        prompt_B = torch.arange(rows, device=self.device) % count
+        uniform_BT = torch.rand(rows, length, dtype=torch.float64)
 
         def sample() -> None:
-            embedded, mask = self._prompts(prompts)
+            embedded, mask = self._prompts(count, work.prompt)
             with self._precision():
-                generate(self.explainer.lm, embedded, mask, -1, 0, work.response, uniform_BT, prompt_B)
+                generate(self.explainer.lm, embedded, mask, -1, 0, length, uniform_BT, prompt_B)
 
         return self._seconds(sample)
 
-    def _prompts(self, work: Work) -> tuple[Tensor, Tensor]:
-        ids_BP = torch.ones(work.rows, work.prompt, dtype=torch.long, device=self.device)
+    def _prompts(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        ids_BP = torch.ones(rows, length, dtype=torch.long, device=self.device)
         return self.explainer.lm.get_input_embeddings()(ids_BP), ids_BP
 
     def _read(self, work: Work) -> Tensor:
-        ids_BT = torch.ones(work.rows, work.response, dtype=torch.long, device=self.device)
+        length_B1 = torch.tensor(work.responses, device=self.device)[:, None]
+        mask_BT = (torch.arange(max(work.responses), device=self.device) < length_B1).long()
+        rows = len(mask_BT)
         with self._precision():
-            return self.explainer(*self._prompts(work), ids_BT, ids_BT, max(1, work.rows // ROWS_A_PART)).log_prob_BT
+            prompts = self._prompts(rows, work.prompt)
+            return self.explainer(*prompts, mask_BT, mask_BT, max(1, rows // ROWS_A_PART)).log_prob_BT
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
@@ -126,20 +141,20 @@ class Forecast:
         return found[1] + (self.layers - 1) * a_layer
 
 
-def fitting_seconds(forecast: Forecast, records: int, fit: FitConfig, prompt: int, response: int, ranks: int) -> float:
-    """Seconds of all epochs over `records`, of such mean lengths in tokens."""
+def fitting_seconds(forecast: Forecast, records: int, fit: FitConfig, lengths: Lengths, ranks: int) -> float:
+    """Seconds of all epochs over `records`."""
     rows = max(1, round(fit.batch_size / fit.accumulate / ranks))
-    return records * fit.epochs / rows / ranks * forecast.seconds("learning", Work(rows, prompt, response))
+    return records * fit.epochs / rows / ranks * forecast.seconds("learning", lengths.work(rows))
 
 
-def ppo_seconds(forecast: Forecast, ppo: PPOConfig, prompt: int, response: int, ranks: int, bf16: bool) -> float:
+def ppo_seconds(forecast: Forecast, ppo: PPOConfig, lengths: Lengths, ranks: int, bf16: bool) -> float:
     """Seconds of sampling, the reference's reading and the updates of all iterations."""
     samples, rows = ppo.rollout_batch_size / ranks, max(1, round(ppo.mini_batch_size / ppo.accumulate / ranks))
     together = min(GENERATION_BATCH, max(1, round(samples)))
-    sampled = Work(together, prompt, response, prompts=max(1, together // ppo.samples_per_prompt))
+    sampled = lengths.work(together, max(1, together // ppo.samples_per_prompt))
     # in bf16 the policy, too, reads what it sampled; `sft_coef` has it read and learn train explanations besides
     rollout = forecast.seconds("sampling", sampled) + (2 if bf16 else 1) * forecast.seconds("reading", sampled)
-    update = (2 if ppo.sft_coef > 0 else 1) * forecast.seconds("learning", Work(rows, prompt, response))
+    update = (2 if ppo.sft_coef > 0 else 1) * forecast.seconds("learning", lengths.work(rows))
     return ppo.iterations * samples * (rollout / together + ppo.epochs * update / rows)
 
 

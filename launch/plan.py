@@ -18,7 +18,7 @@ from datamodules.graph import build_graph
 from datamodules.importers.embedded import write_embedded
 from launch.engine import use_cpu
 from launch.footprint import Shape, activation_bytes, reducing_bytes, state_bytes
-from launch.forecast import Forecast, fitting_seconds, ppo_seconds, room_for
+from launch.forecast import Forecast, Lengths, fitting_seconds, ppo_seconds, room_for
 from launch.schema import TrainConfig
 from lightning_modules.collectives import trainable_and_total
 from lightning_modules.fitting import FitConfig
@@ -96,8 +96,8 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     layers = lm.config.num_hidden_layers
     blocks = (language[1] - vocabulary * width) * min(config.hqar.layers, layers) // layers
     discriminator = blocks + vocabulary * width
-    shape, texts = Shape.of(lm), Texts.of(corpus, config)
-    forecast, lengths = _forecast(config, lm), (round(texts.prompt), round(texts.response))
+    shape, lengths = Shape.of(lm), _lengths(corpus, config)
+    forecast = _forecast(config, lm)
     bf16 = config.hardware.precision == "bf16"
     value_head = width + 1 if config.ppo.algorithm == "ppo" else 0
     copy = 1 if config.explanation.lora.rank else 2  # with adapters the reference is a second adapter
@@ -108,8 +108,8 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
             language[0] + soft_size,
             language[1] + soft_size,
             _steps("explanation", train, config.explanation.fit, ranks),
-            _activations(config, shape, texts, config.explanation.fit, ranks),
-            fitting_seconds(forecast, train, config.explanation.fit, *lengths, ranks) if forecast else 0.0,
+            _activations(config, shape, lengths.prompt, config.explanation.fit, ranks),
+            fitting_seconds(forecast, train, config.explanation.fit, lengths, ranks) if forecast else 0.0,
         ),
         StagePlan("ccr", *trainable_and_total(encoder), _steps("ccr", train, config.ccr.fit, ranks)),
         StagePlan("hqar", discriminator, discriminator, _steps("hqar", train, config.hqar.fit, ranks)),
@@ -118,28 +118,21 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
             language[0] + value_head,
             copy * (language[1] + soft_size),
             _ppo_steps(config, ranks),
-            _activations(config, shape, texts, config.ppo, ranks),
-            ppo_seconds(forecast, config.ppo, *lengths, ranks, bf16) if forecast else 0.0,
+            _activations(config, shape, lengths.prompt, config.ppo, ranks),
+            ppo_seconds(forecast, config.ppo, lengths, ranks, bf16) if forecast else 0.0,
         ),
     ]
 
 
-@dataclass(frozen=True)
-class Texts:
-    """How long prompts and explanations are, in tokens: a guess from words, as no tokenizer is there yet."""
-
-    prompt: float
-    response: float
-
-    @classmethod
-    def of(cls, corpus: Corpus, config: TrainConfig) -> "Texts":
-        """Of the train split; a word makes 1.15 tokens."""
-        words = [len(corpus.explanations[record].split()) for record in corpus.rows("train").tolist()]
-        concept = sum(len(name.split()) for name in corpus.concepts) / max(len(corpus.concepts), 1)
-        fixed = len(config.prompt.instruction.split()) + 4
-        prompt = fixed + config.graph.candidates * (1.15 * concept + 1)
-        response = 1.15 * sum(words) / max(len(words), 1) + 1
-        return cls(min(prompt, config.prompt.max_prompt_tokens), min(response, config.prompt.max_new_tokens))
+def _lengths(corpus: Corpus, config: TrainConfig) -> Lengths:
+    """Of the train split: a guess from words, 1.15 tokens each, as no tokenizer is there yet."""
+    prompt, train = config.prompt, corpus.rows("train").tolist()
+    words = sorted(len(corpus.explanations[record].split()) for record in train)
+    concept = sum(len(name.split()) for name in corpus.concepts) / max(len(corpus.concepts), 1)
+    fixed = len(prompt.instruction.split()) + 4
+    read = fixed + config.graph.candidates * (1.15 * concept + 1)
+    written = tuple(min(round(1.15 * count + 1), prompt.max_new_tokens) for count in words)
+    return Lengths(round(min(read, prompt.max_prompt_tokens)), written)
 
 
 def _rows(batch: FitConfig | PPOConfig, ranks: int) -> int:
@@ -148,10 +141,10 @@ def _rows(batch: FitConfig | PPOConfig, ranks: int) -> int:
     return max(1, round(size / batch.accumulate / ranks))
 
 
-def _activations(config: TrainConfig, shape: Shape, texts: Texts, batch: FitConfig | PPOConfig, ranks: int) -> float:
+def _activations(config: TrainConfig, shape: Shape, prompt: int, batch: FitConfig | PPOConfig, ranks: int) -> float:
     rows, longest = _rows(batch, ranks), config.prompt.max_new_tokens
     bf16 = config.hardware.precision == "bf16"
-    return activation_bytes(shape, rows * (texts.prompt + longest), rows * longest, bf16)
+    return activation_bytes(shape, rows * (prompt + longest), rows * longest, bf16)
 
 
 def _forecast(config: TrainConfig, lm: nn.Module) -> Forecast | None:
