@@ -181,7 +181,7 @@ def one_rank(stage: int, steps: int, memory: bool, bucket: int, accumulate: int)
         trainer.fit(module, data)
     if memory:
         rest = state_bytes(trainable, total, stage, ranks, False, accumulate)
-        peak = rest + reducing_bytes(trainable, total, stage, ranks, False, bucket)
+        peak = rest + reducing_bytes(trainable, total, stage, ranks, False, accumulate, bucket)
         found = {"rest": watch.rest - before, "rest_predicted": rest, "peak": max(watch.most, watch.rest) - before}
         return {name: round(value / 2**20, 1) for name, value in (found | {"peak_predicted": peak}).items()}
     seconds = (watch.end - watch.begin) / steps

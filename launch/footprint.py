@@ -54,21 +54,30 @@ def state_bytes(trainable: int, total: int, zero_stage: int, ranks: int, bf16: b
 
 
 def reducing_bytes(
-    trainable: int, total: int, zero_stage: int, ranks: int, bf16: bool, bucket: int = BUCKET, gpu: bool = False
+    trainable: int,
+    total: int,
+    zero_stage: int,
+    ranks: int,
+    bf16: bool,
+    accumulate: int = 1,
+    bucket: int = BUCKET,
+    gpu: bool = False,
 ) -> float:
     """Bytes that DeepSpeed takes on top of `state_bytes` at most, while a backward pass reduces gradients.
 
     Stage 0: a copy of the gradients. Stages 1 and 2: two buckets in turn and a copy of one, less the part of the
-    gradients that stays on this rank and has not come yet. Stage 3: a bucket, a copy of it, and up to a billion
-    parameters gathered. On a CPU memory that was never written is none; on a GPU a bucket takes its whole size.
+    gradients that stays on this rank and has not come yet; in stage 2 the gradients of earlier micro-batches stand
+    beside. Stage 3: a bucket, and its copy or up to a billion parameters gathered, whichever is more. On a CPU memory
+    that was never written is none; on a GPU a bucket takes its whole size.
     """
     width, filled = 2 if bf16 else 4, min(trainable, bucket)
     if zero_stage == 0:
         return width * min(trainable, WHOLE_BUCKET)
     if zero_stage == 3:
-        return width * ((bucket if gpu else filled) + filled + min(total, GATHERED))
+        return width * ((bucket if gpu else filled) + max(filled, min(total, GATHERED)))
     buckets = 2 * bucket if gpu else min(trainable, 2 * bucket)
-    return width * (buckets + filled - filled / ranks)
+    earlier = trainable / ranks if zero_stage == 2 and accumulate > 1 else 0
+    return width * (buckets + filled - filled / ranks + earlier)
 
 
 def activation_bytes(shape: Shape, tokens: float, answered: float, bf16: bool) -> float:

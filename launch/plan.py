@@ -55,7 +55,7 @@ def describe_plan(config: TrainConfig) -> str:
         sizes, stage = (plan.trainable, plan.total), config.zero.stage
         accumulate = config.ppo.accumulate if plan.name == "ppo" else getattr(config, plan.name).fit.accumulate
         states = state_bytes(*sizes, stage, ranks, bf16, accumulate) / 2**30
-        reducing = reducing_bytes(*sizes, stage, ranks, bf16, gpu=device == "cuda") / 2**30
+        reducing = reducing_bytes(*sizes, stage, ranks, bf16, accumulate, gpu=device == "cuda") / 2**30
         kept = f"{plan.activations / 2**30:.3f}" if plan.activations else "-"
         hours = f"{plan.seconds / 3600:.3f}" if plan.seconds else "-"
         memory = f"{plan.trainable:>15,}{plan.total:>15,}{states:>9.3f}{reducing:>10.3f}{kept:>13}"

@@ -88,16 +88,17 @@ def test_states_on_four_ranks_by_hand(stage, accumulate, expected):
 
 
 @pytest.mark.parametrize(
-    ("stage", "bucket", "gpu", "expected"),
+    ("stage", "accumulate", "bucket", "gpu", "expected"),
     [
-        (0, 100, False, 1000),  # a copy of all
-        (1, 100, False, 2 * 100 + 100 - 25),  # two buckets and a copy, less this rank's quarter of the last one
-        (2, 5000, False, 1000 + 1000 - 250),  # one bucket holds all, and is filled as far as that
-        (2, 5000, True, 2 * 5000 + 1000 - 250),
-        (3, 100, False, 100 + 100 + 3000),  # all parameters, frozen ones too, are gathered
-        (3, 5000, True, 5000 + 1000 + 3000),
+        (0, 1, 100, False, 1000),  # a copy of all
+        (1, 2, 100, False, 2 * 100 + 100 - 25),  # two buckets and a copy, less this rank's quarter of the last one
+        (2, 2, 100, False, 2 * 100 + 100 - 25 + 250),  # and the quarter of an earlier micro-batch
+        (2, 1, 5000, False, 1000 + 1000 - 250),  # one bucket holds all, and is filled as far as that
+        (2, 1, 5000, True, 2 * 5000 + 1000 - 250),
+        (3, 1, 100, False, 100 + 3000),  # all parameters, frozen ones too, are gathered
+        (3, 1, 5000, True, 5000 + 3000),
     ],
 )
-def test_what_reducing_takes_on_four_ranks_by_hand(stage, bucket, gpu, expected):
-    found = reducing_bytes(1000, 3000, stage, 4, bf16=True, bucket=bucket, gpu=gpu)
+def test_what_reducing_takes_on_four_ranks_by_hand(stage, accumulate, bucket, gpu, expected):
+    found = reducing_bytes(1000, 3000, stage, 4, True, accumulate, bucket, gpu)
     assert found == 2 * expected
