@@ -52,8 +52,10 @@ def one_run(out: Path, seed: int, algorithm: str, rate: float, drivers: bool = T
     file = out / f"seed-{seed}" / f"{name}.json"
     if file.is_file():
         return json.loads(file.read_text())
+    full = out / "seed-1" / "full"
     for stage in STAGES:
-        full = train(out, 1, "full", stage, *UPSTREAM)
+        if not (full / stage / "export").is_dir():
+            train(out, 1, "full", stage, *UPSTREAM)
     given = [f"{stage}.init_from={full}/{stage}" for stage in STAGES]
     given += [f"data.path={full}/data", f"ppo.lr={rate}", *UPSTREAM, *COURSE, *ALGORITHMS[algorithm]]
     begin = cpu_seconds()
