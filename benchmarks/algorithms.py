@@ -3,9 +3,9 @@
     python benchmarks/algorithms.py [OUT] [SEEDS] [ALGORITHMS]          # default runs/algorithms 1,2,3 ppo,grpo,rloo
 
 The embedded corpus at the size of benchmarks/orderings.py, one rank; rating, explanation and reward models are trained
-once. Each algorithm gets 12 rollouts of 256 samples, two passes over each; GRPO and RLOO compare four samples of a
-prompt, PPO has one. Each takes the better of two learning rates, found beforehand on a seed of its own. What was
-measured is kept in OUT: several processes can share the work.
+once. Each algorithm gets 8 rollouts of 256 samples, two passes over each; GRPO and RLOO compare four samples of a
+prompt, PPO has one; the learning rate is the same for all, that of the orderings. What was measured is kept in OUT:
+several processes can share the work.
 
 Settled before the runs: the figure is the gain in held-out weighted rewards (in standard deviations before training)
 a CPU minute of the stage, start and evaluations included. An algorithm replaces PPO as the default if this figure is
@@ -28,8 +28,7 @@ ALGORITHMS = {
     "grpo": ("ppo.algorithm=grpo", "ppo.samples_per_prompt=4"),
     "rloo": ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4"),
 }
-RATES, RATES_SEED = (3e-4, 1e-3), 11
-COURSE = ("ppo.iterations=12", "ppo.eval_every=6")
+COURSE = ("ppo.iterations=8", "ppo.eval_every=8")
 UPSTREAM = ("explanation.fit.epochs=10",)
 SHOWN = ("ccr", "hqar", "cmr", "distinct_2", "score")
 
@@ -46,49 +45,45 @@ def held_out(run: Path) -> list[dict[str, float]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def one_run(out: Path, seed: int, algorithm: str, rate: float, drivers: bool = True) -> dict:
-    """Figures of one algorithm, seed and learning rate; measured once, then read from a file."""
-    name = f"{algorithm}-{rate:g}"
-    file = out / f"seed-{seed}" / f"{name}.json"
-    if file.is_file():
-        return json.loads(file.read_text())
+def upstream(out: Path) -> list[str]:
+    """The stages in front, trained once: where to find them."""
     full = out / "seed-1" / "full"
     for stage in STAGES:
         if not (full / stage / "export").is_dir():
             train(out, 1, "full", stage, *UPSTREAM)
-    given = [f"{stage}.init_from={full}/{stage}" for stage in STAGES]
-    given += [f"data.path={full}/data", f"ppo.lr={rate}", *UPSTREAM, *COURSE, *ALGORITHMS[algorithm]]
+    return [f"data.path={full}/data", *[f"{stage}.init_from={full}/{stage}" for stage in STAGES], *UPSTREAM]
+
+
+def one_run(out: Path, seed: int, algorithm: str) -> dict:
+    """Figures of one algorithm and seed; measured once, then read from a file."""
+    file = out / f"seed-{seed}" / f"{algorithm}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    given = [*upstream(out), *COURSE, *ALGORITHMS[algorithm]]
     begin = cpu_seconds()
-    run = train(out, seed, name, "ppo", *given)
+    run = train(out, seed, algorithm, "ppo", *given)
     seconds = cpu_seconds() - begin
-    curves = held_out(run)
+    train(out, seed, algorithm, "result", *given)
+    curves, known = held_out(run), figures_of(run)["drivers"]
     found = {
         "gain_a_cpu_minute": round(60 * curves[-1]["score"] / seconds, 3),
         "cpu_s": round(seconds, 1),
         "gains": [round(row["score"], 3) for row in curves],
         "before": curves[0],
         "after": curves[-1],
+        "drivers_before": known["LLM2ER"],
+        "drivers": known["LLM2ER-EQR"],
     }
-    if drivers:
-        train(out, seed, name, "result", *given)
-        known = figures_of(run)["drivers"]
-        found |= {"drivers_before": known["LLM2ER"], "drivers": known["LLM2ER-EQR"]}
     file.write_text(json.dumps(found))
-    print(f"seed {seed}, {name}: {found}", file=sys.stderr, flush=True)
+    print(f"seed {seed}, {algorithm}: {found}", file=sys.stderr, flush=True)
     return found
-
-
-def best_rate(out: Path, algorithm: str) -> float:
-    """The learning rate with the highest gain at the end, on a seed of its own."""
-    return max(RATES, key=lambda rate: one_run(out, RATES_SEED, algorithm, rate, drivers=False)["after"]["score"])
 
 
 def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/algorithms").resolve()
     seeds = [int(seed) for seed in (sys.argv[2] if len(sys.argv) > 2 else "1,2,3").split(",")]
     names = (sys.argv[3] if len(sys.argv) > 3 else "ppo,grpo,rloo").split(",")
-    rates = {name: best_rate(out, name) for name in names}
-    found = {name: {seed: one_run(out, seed, name, rates[name]) for seed in seeds} for name in names}
+    found = {name: {seed: one_run(out, seed, name) for seed in seeds} for name in names}
     summary = {}
     for name, runs in found.items():
         columns = {
@@ -104,7 +99,7 @@ def main() -> None:
             | ({"sd": round(stdev(values), 3)} if len(values) > 1 else {})
             for key, values in columns.items()
         }
-    print(json.dumps({"bench": "algorithms", "seeds": seeds, "rates": rates, "summary": summary, "runs": found}))
+    print(json.dumps({"bench": "algorithms", "seeds": seeds, "summary": summary, "runs": found}))
 
 
 if __name__ == "__main__":
