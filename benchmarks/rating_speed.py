@@ -1,6 +1,6 @@
 """An epoch of the rating network over a whole graph against PyG's HGTConv: epochs a CPU second, and peak memory.
 
-    PEER_PYTHON=/path/to/python python benchmarks/rating_speed.py [--repeats 2] [--epochs 2] [--size music|half_yelp|yelp]
+    PEER_PYTHON=... python benchmarks/rating_speed.py [--repeats 2] [--epochs 2] [--size music|half_yelp|yelp]
 
 Two layers, 64 wide, 4 heads, forward, backward and Adam, edges sorted anew each epoch, as when those of a batch's
 own records are hidden. Both compute the same numbers: tests/models/test_hgt.py. `--ours` measures this side alone.
