@@ -10,7 +10,7 @@ the machine they alone mean something.
 
 Memory is that of all tensors alive: at rest, when a backward pass is done, and the most when a collective operation
 begins in it, with DeepSpeed's buckets; of large storages the pages in use. It is measured in runs of their own, of a
-model of 7.5 million parameters, with buckets as they are (200 million elements) and of 600,000, the largest tensor's
+model of 7.8 million parameters, with buckets as they are (200 million elements) and of 600,000, the largest tensor's
 size. Started by torchrun with `--rank-of` it is one rank.
 """
 
