@@ -1,6 +1,6 @@
 """An epoch of the rating network over a whole graph against PyG's HGTConv: epochs a CPU second, and peak memory.
 
-    PEER_PYTHON=/path/to/python python benchmarks/rating_speed.py [--repeats 2] [--epochs 2] [--size music|yelp]
+    PEER_PYTHON=... python benchmarks/rating_speed.py [--repeats 2] [--epochs 2] [--size music|half_yelp|yelp]
 
 Two layers, 64 wide, 4 heads, forward, backward and Adam, edges sorted anew each epoch, as when those of a batch's
 own records are hidden. Both compute the same numbers: tests/models/test_hgt.py. `--ours` measures this side alone.
@@ -18,7 +18,11 @@ from torch import nn
 from models.hgt import ReadableHGTConv, group_relations
 
 # users, items, concepts, user-item edges, item-concept edges (each with its reverse)
-SIZES = {"music": (7500, 7300, 5000, 430_000, 1_000_000), "yelp": (27_000, 18_000, 20_000, 1_200_000, 2_000_000)}
+SIZES = {
+    "music": (7500, 7300, 5000, 430_000, 1_000_000),
+    "half_yelp": (13_500, 9_000, 10_000, 600_000, 1_000_000),
+    "yelp": (27_000, 18_000, 20_000, 1_200_000, 2_000_000),
+}
 
 
 def graph(size: str) -> tuple[dict, dict]:

@@ -2,19 +2,16 @@
 
 Memory of parameters, gradients and AdamW state is Rajbhandari et al. 2020; activations are what autograd keeps of one
 micro-batch without recomputation, counted in this project's networks; arithmetic is two operations a weight and token,
-and twice that again for a backward pass. The two shares are measured on CPU (docs/performance.md).
+and twice that again for a backward pass. Hours are measured, not computed: launch/forecast.py.
 """
 
-import time
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from models.products import linear
-
-READING = 0.58  # of the matmul rate is reached where whole sequences are read, forward or backward
-DECODING = 0.39  # and where tokens are sampled one after the other
+BUCKET = 200_000_000  # gradients that DeepSpeed reduces at a time in stages 1 to 3, as Lightning sets it
+WHOLE_BUCKET = 500_000_000  # and in stage 0
+GATHERED = 1_000_000_000  # parameters that stage 3 holds at a time
 
 
 @dataclass(frozen=True)
@@ -41,17 +38,46 @@ class Shape:
         return cls(config.num_hidden_layers, config.hidden_size, inner, gated, config.vocab_size, blocks)
 
 
-def state_bytes(trainable: int, total: int, zero_stage: int, ranks: int, bf16: bool) -> float:
-    """Bytes of parameters, gradients and AdamW state on each rank.
+def state_bytes(trainable: int, total: int, zero_stage: int, ranks: int, bf16: bool, accumulate: int = 1) -> float:
+    """Bytes of parameters, gradients and AdamW state on each rank when a backward pass is done.
 
     fp32: 4 bytes a parameter, 4 a gradient, 8 of moments. bf16: 2, 2, and 12 of moments and float32 weights. DeepSpeed
-    keeps such a copy of the weights from stage 1 on in fp32 too. Each stage divides one more part by the ranks.
+    keeps such a copy of the weights from stage 1 on in fp32 too. Optimizer state is divided by the ranks from stage 1
+    on, parameters in stage 3, gradients from stage 2 on: in stage 1, too, unless several micro-batches add theirs up.
     """
     width = 2 if bf16 else 4
     state = 12 if bf16 or zero_stage >= 1 else 8
+    whole = zero_stage == 0 or (zero_stage == 1 and accumulate > 1)
     parameters = width * total / (ranks if zero_stage >= 3 else 1)
-    gradients = width * trainable / (ranks if zero_stage >= 2 else 1)
+    gradients = width * trainable / (1 if whole else ranks)
     return parameters + gradients + state * trainable / (ranks if zero_stage >= 1 else 1)
+
+
+def reducing_bytes(
+    trainable: int,
+    total: int,
+    zero_stage: int,
+    ranks: int,
+    bf16: bool,
+    accumulate: int = 1,
+    bucket: int = BUCKET,
+    gpu: bool = False,
+) -> float:
+    """Bytes that DeepSpeed takes on top of `state_bytes` at most, while a backward pass reduces gradients.
+
+    Stage 0: a copy of the gradients. Stages 1 and 2: two buckets in turn and a copy of one, less the part of the
+    gradients that stays on this rank and has not come yet; in stage 2 the gradients of earlier micro-batches stand
+    beside. Stage 3: a bucket, and its copy or up to a billion parameters gathered, whichever is more. On a CPU memory
+    that was never written is none; on a GPU a bucket takes its whole size.
+    """
+    width, filled = 2 if bf16 else 4, min(trainable, bucket)
+    if zero_stage == 0:
+        return width * min(trainable, WHOLE_BUCKET)
+    if zero_stage == 3:
+        return width * ((bucket if gpu else filled) + max(filled, min(total, GATHERED)))
+    buckets = 2 * bucket if gpu else min(trainable, 2 * bucket)
+    earlier = trainable / ranks if zero_stage == 2 and accumulate > 1 else 0
+    return width * (buckets + filled - filled / ranks + earlier)
 
 
 def activation_bytes(shape: Shape, tokens: float, answered: float, bf16: bool) -> float:
@@ -69,15 +95,3 @@ def reading_flops(shape: Shape, tokens: float, answered: float, backward: bool) 
     """Operations of reading `tokens`, of which the head sees `answered`."""
     weights = shape.blocks * tokens + shape.vocabulary * shape.width * answered
     return (6 if backward else 2) * weights
-
-
-def matmul_rate(bf16: bool, device: str = "cpu") -> float:
-    """Operations a second of a large linear layer, measured now; the best of a few, for the machine may be shared."""
-    side = 1024 if device == "cpu" else 8192
-    table = torch.ones(side, side, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
-    best = float("inf")
-    for _ in range(8):
-        begin = time.perf_counter()
-        linear(table, table)[0, 0].item()
-        best = min(best, time.perf_counter() - begin)
-    return 2 * side**3 / best

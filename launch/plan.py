@@ -18,10 +18,12 @@ from datamodules.corpus import Corpus
 from datamodules.graph import build_graph
 from datamodules.importers.embedded import write_embedded
 from launch.engine import use_cpu
-from launch.footprint import DECODING, READING, Shape, activation_bytes, matmul_rate, reading_flops, state_bytes
+from launch.footprint import Shape, activation_bytes, reducing_bytes, state_bytes
+from launch.forecast import Forecast, Lengths, fitting_seconds, ppo_seconds, room_for
 from launch.schema import STAGES, TrainConfig
 from lightning_modules.collectives import trainable_and_total
 from lightning_modules.fitting import FitConfig
+from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.rating import check_candidates
 from metrics.errors import InputError
 from models.explainer import Connector
@@ -46,7 +48,7 @@ class StagePlan:
     total: int
     steps: int
     activations: float = 0.0  # bytes of the longest micro-batch of a rank; 0: not predicted
-    full_speed_flops: float = 0.0  # over all ranks and steps, each kind divided by the share of the rate it reaches
+    seconds: float = 0.0  # on this machine; 0: not forecast
 
 
 def describe_plan(config: TrainConfig) -> str:
@@ -54,22 +56,25 @@ def describe_plan(config: TrainConfig) -> str:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     bf16 = config.hardware.precision == "bf16"
     device = "cpu" if use_cpu(config.hardware) else "cuda"
-    rate = matmul_rate(bf16, device)
     lines = [
-        f"{'stage':<12}{'trainable':>15}{'parameters':>15}{'states':>9}{'activations':>13}{'steps':>9}{'hours':>9}"
+        f"{'stage':<12}{'trainable':>15}{'parameters':>15}{'states':>9}{'reducing':>10}{'activations':>13}"
+        f"{'steps':>9}{'hours':>9}"
     ]
     for plan in plan_stages(config, ranks):
-        states = state_bytes(plan.trainable, plan.total, config.zero.stage, ranks, bf16) / 2**30
+        sizes, stage = (plan.trainable, plan.total), config.zero.stage
+        accumulate = config.ppo.accumulate if plan.name == "ppo" else getattr(config, plan.name).fit.accumulate
+        states = state_bytes(*sizes, stage, ranks, bf16, accumulate) / 2**30
+        reducing = reducing_bytes(*sizes, stage, ranks, bf16, accumulate, gpu=device == "cuda") / 2**30
         kept = f"{plan.activations / 2**30:.3f}" if plan.activations else "-"
-        hours = f"{plan.full_speed_flops / rate / ranks / 3600:.3f}" if plan.full_speed_flops else "-"
-        sizes = f"{plan.trainable:>15,}{plan.total:>15,}{states:>9.3f}{kept:>13}"
-        lines.append(f"{plan.name:<12}{sizes}{plan.steps:>9,}{hours:>9}")
+        hours = f"{plan.seconds / 3600:.3f}" if plan.seconds else "-"
+        memory = f"{plan.trainable:>15,}{plan.total:>15,}{states:>9.3f}{reducing:>10.3f}{kept:>13}"
+        lines.append(f"{plan.name:<12}{memory}{plan.steps:>9,}{hours:>9}")
     lines.append(
         f"ZeRO stage {config.zero.stage} on {ranks} ranks, {config.hardware.precision}; GiB a rank: states are "
-        "parameters, gradients and optimizer state, activations those of the longest micro-batch; at most so many "
-        f"optimizer steps; hours at {rate / 1e9:,.0f} GFLOP/s a rank, measured now on {device}, of which "
-        f"{READING:.0%} are reached in reading and {DECODING:.0%} in sampling; without rating, validation and "
-        "communication"
+        "parameters, gradients and optimizer state after a backward pass, reducing what DeepSpeed's buckets add in it, "
+        "activations those of the longest micro-batch; at most so many optimizer steps; hours if every rank is as fast "
+        f"as this machine's {device}, on which a few layers were timed just now, without rating, reward models, "
+        "validation and communication; -: not forecast"
     )
     return "\n".join(lines)
 
@@ -126,7 +131,9 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     layers = lm.config.num_hidden_layers
     blocks = (language[1] - vocabulary * width) * min(config.hqar.layers, layers) // layers
     discriminator = blocks + vocabulary * width
-    shape, texts = Shape.of(lm), Texts.of(corpus, config)
+    shape, lengths = Shape.of(lm), _lengths(corpus, config)
+    forecast = _forecast(config, lm)
+    bf16 = config.hardware.precision == "bf16"
     value_head = width + 1 if config.ppo.algorithm == "ppo" else 0
     copy = 1 if config.explanation.lora.rank else 2  # with adapters the reference is a second adapter
     return [
@@ -136,7 +143,8 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
             language[0] + soft_size,
             language[1] + soft_size,
             _steps("explanation", train, config.explanation.fit, ranks),
-            *_explanation_work(config, shape, texts, train, ranks),
+            _activations(config, shape, lengths.prompt, config.explanation.fit, ranks),
+            fitting_seconds(forecast, train, config.explanation.fit, lengths, ranks) if forecast else 0.0,
         ),
         StagePlan("ccr", *trainable_and_total(encoder), _steps("ccr", train, config.ccr.fit, ranks)),
         StagePlan("hqar", discriminator, discriminator, _steps("hqar", train, config.hqar.fit, ranks)),
@@ -145,47 +153,43 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
             language[0] + value_head,
             copy * (language[1] + soft_size),
             _ppo_steps(config, ranks),
-            *_ppo_work(config, shape, texts, ranks),
+            _activations(config, shape, lengths.prompt, config.ppo, ranks),
+            ppo_seconds(forecast, config.ppo, lengths, ranks, bf16) if forecast else 0.0,
         ),
     ]
 
 
-@dataclass(frozen=True)
-class Texts:
-    """How long prompts and explanations are, in tokens: a guess from words, as no tokenizer is there yet."""
-
-    prompt: float
-    response: float
-
-    @classmethod
-    def of(cls, corpus: Corpus, config: TrainConfig) -> "Texts":
-        """Of the train split; a word makes 1.15 tokens."""
-        words = [len(corpus.explanations[record].split()) for record in corpus.rows("train").tolist()]
-        concept = sum(len(name.split()) for name in corpus.concepts) / max(len(corpus.concepts), 1)
-        fixed = len(config.prompt.instruction.split()) + 4
-        prompt = fixed + config.graph.candidates * (1.15 * concept + 1)
-        response = 1.15 * sum(words) / max(len(words), 1) + 1
-        return cls(min(prompt, config.prompt.max_prompt_tokens), min(response, config.prompt.max_new_tokens))
+def _lengths(corpus: Corpus, config: TrainConfig) -> Lengths:
+    """Of the train split: a guess from words, 1.15 tokens each, as no tokenizer is there yet."""
+    prompt, train = config.prompt, corpus.rows("train").tolist()
+    words = sorted(len(corpus.explanations[record].split()) for record in train)
+    concept = sum(len(name.split()) for name in corpus.concepts) / max(len(corpus.concepts), 1)
+    fixed = len(prompt.instruction.split()) + 4
+    read = fixed + config.graph.candidates * (1.15 * concept + 1)
+    written = tuple(min(round(1.15 * count + 1), prompt.max_new_tokens) for count in words)
+    return Lengths(round(min(read, prompt.max_prompt_tokens)), written)
 
 
-def _explanation_work(config: TrainConfig, shape: Shape, texts: Texts, train: int, ranks: int) -> tuple[float, float]:
-    fit, longest = config.explanation.fit, config.prompt.max_new_tokens
-    rows = fit.batch_size / fit.accumulate / ranks
-    kept = activation_bytes(shape, rows * (texts.prompt + longest), rows * longest, config.hardware.precision == "bf16")
-    flops = reading_flops(shape, texts.prompt + texts.response, texts.response, backward=True)
-    return kept, train * fit.epochs * flops / READING
+def _rows(batch: FitConfig | PPOConfig, ranks: int) -> int:
+    """Of a micro-batch of a rank."""
+    size = batch.mini_batch_size if isinstance(batch, PPOConfig) else batch.batch_size
+    return max(1, round(size / batch.accumulate / ranks))
 
 
-def _ppo_work(config: TrainConfig, shape: Shape, texts: Texts, ranks: int) -> tuple[float, float]:
-    """Sampling, the reference's reading, and the updates."""
-    ppo, longest = config.ppo, config.prompt.max_new_tokens
-    rows = ppo.mini_batch_size / ppo.accumulate / ranks
-    kept = activation_bytes(shape, rows * (texts.prompt + longest), rows * longest, config.hardware.precision == "bf16")
-    tokens = texts.prompt + texts.response
-    sampling = reading_flops(shape, tokens, texts.response, backward=False) / DECODING
-    reference = reading_flops(shape, tokens, texts.response, backward=False) / READING
-    update = reading_flops(shape, tokens, texts.response, backward=True) / READING
-    return kept, ppo.iterations * ppo.rollout_batch_size * (sampling + reference + ppo.epochs * update)
+def _activations(config: TrainConfig, shape: Shape, prompt: int, batch: FitConfig | PPOConfig, ranks: int) -> float:
+    rows, longest = _rows(batch, ranks), config.prompt.max_new_tokens
+    bf16 = config.hardware.precision == "bf16"
+    return activation_bytes(shape, rows * (prompt + longest), rows * longest, bf16)
+
+
+def _forecast(config: TrainConfig, lm: nn.Module) -> Forecast | None:
+    """None where the model's layers are too large to be timed beside everything else."""
+    if not room_for(lm.config):
+        return None
+    device = "cpu" if use_cpu(config.hardware) else "cuda"
+    if device == "cpu":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as a run does
+    return Forecast(lm.config, config.explanation.lora, device, config.hardware.precision == "bf16")
 
 
 def _corpus(config: TrainConfig) -> Corpus:

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from launch.footprint import Shape, activation_bytes, reading_flops, state_bytes
+from launch.footprint import Shape, activation_bytes, reading_flops, reducing_bytes, state_bytes
 from models.explainer import Explainer
 from models.language_model import LoraConfig, with_adapters, with_faster_kernels
 
@@ -74,8 +74,31 @@ def test_adapters_and_a_tied_head_are_no_blocks():
 
 
 @pytest.mark.parametrize(
-    ("stage", "expected"),
-    [(0, 4 + 4 + 8), (1, 4 + 4 + 12 / 4), (2, 4 + 4 / 4 + 12 / 4), (3, 4 / 4 + 4 / 4 + 12 / 4)],
+    ("stage", "accumulate", "expected"),
+    [
+        (0, 1, 4 + 4 + 8),
+        (1, 1, 4 + 4 / 4 + 12 / 4),
+        (1, 2, 4 + 4 + 12 / 4),  # gradients of several micro-batches are added up whole
+        (2, 2, 4 + 4 / 4 + 12 / 4),
+        (3, 1, 4 / 4 + 4 / 4 + 12 / 4),
+    ],
 )
-def test_states_on_four_ranks_by_hand(stage, expected):
-    assert state_bytes(1000, 1000, stage, 4, bf16=False) == 1000 * expected
+def test_states_on_four_ranks_by_hand(stage, accumulate, expected):
+    assert state_bytes(1000, 1000, stage, 4, bf16=False, accumulate=accumulate) == 1000 * expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "accumulate", "bucket", "gpu", "expected"),
+    [
+        (0, 1, 100, False, 1000),  # a copy of all
+        (1, 2, 100, False, 2 * 100 + 100 - 25),  # two buckets and a copy, less this rank's quarter of the last one
+        (2, 2, 100, False, 2 * 100 + 100 - 25 + 250),  # and the quarter of an earlier micro-batch
+        (2, 1, 5000, False, 1000 + 1000 - 250),  # one bucket holds all, and is filled as far as that
+        (2, 1, 5000, True, 2 * 5000 + 1000 - 250),
+        (3, 1, 100, False, 100 + 3000),  # all parameters, frozen ones too, are gathered
+        (3, 1, 5000, True, 5000 + 3000),
+    ],
+)
+def test_what_reducing_takes_on_four_ranks_by_hand(stage, accumulate, bucket, gpu, expected):
+    found = reducing_bytes(1000, 3000, stage, 4, True, accumulate, bucket, gpu)
+    assert found == 2 * expected
