@@ -180,7 +180,8 @@ def _with_concepts(
         return records, mentions, split_R, None, named
     texts, found = _explanations(records, sign_R, split_R == TRAIN, extractor, options)
     has_R = np.array([bool(text) for text in texts])
-    left_out.count(records.line_R[~has_R].tolist(), "no sentence names a concept")
+    span = f"{options.sentence_min_words} to {options.sentence_max_words}"
+    left_out.count(records.line_R[~has_R].tolist(), f"no sentence of {span} words names a concept")
     _need_records(int(has_R.sum()), left_out)
     reviews = _reviews_table(records.explanations, has_R, sign_R, split_R)
     mentions = mentions_of(found, sign_R, extractor.concepts)

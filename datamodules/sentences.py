@@ -31,7 +31,8 @@ class SentenceOptions:
         metadata={"help": "whole: the text as it is; sentence: chosen from it by its concepts; empty: by the format"},
     )
     sentences: int = field(default=1, metadata={"help": "explanation=sentence: how many to keep, at most"})
-    sentence_min_words: int = field(default=4, metadata={"help": "explanation=sentence: fewest words of one"})
+    # Of shorter ones the likeliest is all that a small language model learns to say ("i love this .").
+    sentence_min_words: int = field(default=7, metadata={"help": "explanation=sentence: fewest words of one"})
     sentence_max_words: int = field(default=30, metadata={"help": "explanation=sentence: most words of one"})
 
     def __post_init__(self) -> None:

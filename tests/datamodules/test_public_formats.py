@@ -182,7 +182,7 @@ def test_entries_that_are_no_records_keep_their_number(tmp_path):
 def test_recbole_atomic_files_with_those_beside_them(tmp_path):
     (tmp_path / "d.inter").write_text(
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\treview:token_seq\n"
-        + "".join(f"u{n % 3}\ti{n // 3}\t4.0\t{n}\tThe great sound.\n" for n in range(9))
+        + "".join(f"u{n % 3}\ti{n // 3}\t4.0\t{n}\tThe great sound is what I like.\n" for n in range(9))
     )
     (tmp_path / "d.item").write_text(
         "item_id:token\tmovie_title:token_seq\tclass:token_seq\ni0\tHeat\tCrime\ni9\tX\tY\n"
@@ -192,7 +192,7 @@ def test_recbole_atomic_files_with_those_beside_them(tmp_path):
         f"raw={tmp_path / 'd.inter'}", "format=recbole", f"out={tmp_path / 'c'}", "concept_max_share=1.0",
         "concept_min_count=2",
     )  # fmt: skip
-    assert corpus.explanations[0] == "the great sound ."
+    assert corpus.explanations[0] == "the great sound is what i like ."
     assert dict(zip(corpus.items, corpus.item_titles, strict=True)) == {"i0": "Heat", "i1": "", "i2": ""}
     users = pa.parquet.read_table(corpus.path / "users.parquet")
     assert dict(zip(users["id"].to_pylist(), users["attributes"].to_pylist(), strict=True))["u1"] == '{"age": "33"}'
@@ -290,7 +290,7 @@ def test_columns_of_a_table_become_attributes(tmp_path):
 
 
 def test_a_bad_line_of_a_side_file_stops_naming_it_or_is_counted(tmp_path):
-    reviews = [{"user_id": f"u{n}", "business_id": "b", "stars": 4, "text": "The great food here.",
+    reviews = [{"user_id": f"u{n}", "business_id": "b", "stars": 4, "text": "The food here is great for us.",
                 "date": "2018-07-07"} for n in range(4)]  # fmt: skip
     raw = jsonl(tmp_path / "r.json", *reviews)
     side = jsonl(tmp_path / "b.json", "{", {"business_id": "b", "name": "Café"})

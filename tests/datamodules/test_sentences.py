@@ -14,7 +14,7 @@ FILLER = "we had read a lot about it in all of the papers ."
 
 
 def chosen(*sentences, sign=1, others=lambda concept: 0, **more):
-    options = SentenceOptions(**more)
+    options = SentenceOptions(**{"sentence_min_words": 4} | more)
     return choose(offers(" ".join(sentences), EXTRACTOR, options), sign, others, options)[0]
 
 
@@ -69,6 +69,7 @@ def test_then_the_nearest_to_a_typical_length_then_the_earlier():
 
 def test_too_short_and_too_long_sentences_are_no_candidates():
     assert chosen("great sound .", sentence_min_words=4) == ""
+    assert chosen("the great sound is here .", sentence_min_words=SentenceOptions().sentence_min_words) == ""
     assert chosen("the great sound " + "of it " * 20 + ".", sentence_max_words=30) == ""
 
 
@@ -84,10 +85,10 @@ def review(line, user, item, text, **more):
 def test_reviews_without_a_candidate_are_left_out_and_counted_and_whole_ones_are_kept(tmp_path):
     texts = ["we like it . the great sound .", "the sound is bad .", "nothing to say .", "one great sound . bye now ."]
     records = [review(n + 1, f"u{n}", "i", text) for n, text in enumerate(texts)]
-    options = BuildOptions(explanation="sentence", concept_min_count=2, concept_max_share=1.0)
+    options = BuildOptions(explanation="sentence", concept_min_count=2, concept_max_share=1.0, sentence_min_words=4)
     corpus = build_corpus(records, tmp_path / "c", options, {"file": "r.jsonl"})
     assert corpus.explanations == ["the great sound .", "the sound is bad .", "one great sound ."]
-    assert corpus.manifest["skipped"] == {"no sentence names a concept": {"count": 1, "lines": [3]}}
+    assert corpus.manifest["skipped"] == {"no sentence of 4 to 30 words names a concept": {"count": 1, "lines": [3]}}
     kept = pq.read_table(corpus.path / "reviews.parquet")
     assert kept["review"].to_pylist() == texts
     assert kept["record"].to_pylist() == [0, 1, None, 2]
