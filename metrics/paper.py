@@ -13,19 +13,19 @@ import numpy as np
 
 from metrics import diversity
 from metrics.bleu import corpus_bleu
+from metrics.columns import Predictions
 from metrics.families import Family, Jackknife, Sums, means
 from metrics.measures import AbsentError, Columns, ConceptKnowledge, Counts, Data, Measures
 from metrics.paper_concepts import CONCEPT_COLUMNS, CONCEPT_FAMILIES
 from metrics.rating import predict_bias, rating_errors
 from metrics.rouge import rouge_l_of, rouge_n_of
-from metrics.sentiment import sign
 from metrics.text_counts import BLEU, MAX_ORDER, ROUGE, TYPES
 
 # Means over some of the records: not all have a gold concept, candidates, or a text that names a concept.
 SOMETIMES = {"fmr", "fmr_token", "gt_fmr", "ifmr", "cmr", "cmr_both", "cmr_gold", "cmr_candidates", "candidate_recall"}
 
 
-def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, counts: Counts) -> Measures:
+def measure(records: Predictions, knowledge: ConceptKnowledge | None, counts: Counts) -> Measures:
     """The paper suite of predictions, of whose texts `counts` are what is counted.
 
     Metrics that lack a field or are defined on no record are left out, and `skipped` lists "names: reason".
@@ -42,6 +42,7 @@ def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, c
         del columns[name]
         skipped["defined on no prediction"].append(name)
     measures.families.extend(_record_families(data, columns))
+    columns.clear()  # millions of records: room for what follows
     for names, parts_of in _FAMILIES.items():
         try:
             for part in parts_of(data):
@@ -139,7 +140,7 @@ def _sentiment(data: Data) -> list[Family]:
     if polarity is None:
         raise AbsentError("no liked and disliked texts of train are known to tell polarity by")
     middle = (data.knowledge.rating_min + data.knowledge.rating_max) / 2
-    rated_N = np.array([sign(rating, middle) for rating in data.ratings().tolist()])
+    rated_N = np.sign(data.ratings() - middle)
     if not rated_N.any():
         raise AbsentError("no prediction has a rating above or below the middle")
     said_N, reference_N = (polarity.of_all(side) for side in data.lower)
@@ -153,11 +154,9 @@ def _sentiment(data: Data) -> list[Family]:
             f"sentiment_{one}_{other}": judged_N * ((rated_N == rated) & (said_N == said))
             for said, other in ((1, "pos"), (-1, "neg"))
         }
-    if all(record.get("predicted_rating") is not None for record in data.records):
-        predicted_N = np.array([sign(record["predicted_rating"], middle) for record in data.records])
-        if predicted_N.any():
-            matches_N = np.where(predicted_N == 0, np.nan, said_N == predicted_N)
-            columns["sentiment_match_predicted"] = matches_N
+    predicted_N = np.sign(data.records.numbers["predicted_rating"] - middle)
+    if not np.isnan(predicted_N).any() and predicted_N.any():
+        columns["sentiment_match_predicted"] = np.where(predicted_N == 0, np.nan, said_N == predicted_N)
     return [means(columns, "record"), *_balanced(rated_N, said_N)]
 
 
