@@ -30,8 +30,22 @@ def measure(records: Predictions, knowledge: ConceptKnowledge | None, counts: Co
 
     Metrics that lack a field or are defined on no record are left out, and `skipped` lists "names: reason".
     """
-    data = Data(records, knowledge, counts)
-    measures, skipped = Measures(len(records)), defaultdict(list)
+    data, measures = Data(records, knowledge, counts), Measures(len(records))
+    skipped: dict[str, list[str]] = defaultdict(list)
+    lacking: dict[str, list[str]] = defaultdict(list)
+    # first what looks at all texts at once: for millions of them that takes most room, and there is nothing kept yet
+    parts, columns = _parts(data, lacking), _columns(data, skipped)
+    measures.families.extend(_record_families(data, columns))
+    measures.families.extend(part for part in parts if not isinstance(part, Jackknife))
+    measures.jackknives.extend(part for part in parts if isinstance(part, Jackknife))
+    for reason, names in lacking.items():
+        skipped[reason].extend(names)
+    measures.skipped.extend(f"{', '.join(names)}: {reason}" for reason, names in skipped.items())
+    return measures
+
+
+def _columns(data: Data, skipped: dict[str, list[str]]) -> Columns:
+    """All metrics that are means over records."""
     columns: Columns = {}
     for names, columns_of in _COLUMNS.items():
         try:
@@ -41,16 +55,18 @@ def measure(records: Predictions, knowledge: ConceptKnowledge | None, counts: Co
     for name in [name for name, values_N in columns.items() if np.isnan(values_N).all()]:
         del columns[name]
         skipped["defined on no prediction"].append(name)
-    measures.families.extend(_record_families(data, columns))
-    columns.clear()  # millions of records: room for what follows
+    return columns
+
+
+def _parts(data: Data, skipped: dict[str, list[str]]) -> list[Family | Jackknife]:
+    """All others."""
+    parts: list[Family | Jackknife] = []
     for names, parts_of in _FAMILIES.items():
         try:
-            for part in parts_of(data):
-                (measures.jackknives if isinstance(part, Jackknife) else measures.families).append(part)
+            parts += parts_of(data)
         except AbsentError as reason:
             skipped[str(reason)].append(names)
-    measures.skipped.extend(f"{', '.join(names)}: {reason}" for reason, names in skipped.items())
-    return measures
+    return parts
 
 
 def _record_families(data: Data, columns: Columns) -> list[Family]:

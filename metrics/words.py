@@ -128,8 +128,11 @@ def longer(words: Words, grams: Grams, order: int) -> Grams:
     """Those of `order` words that begin with the given ones, which have one word less."""
     grams = grams.only(grams.places_G + order <= words.bounds_T1[grams.texts_G + 1])
     # exact: a type is below the number of words, far from overflow when multiplied
-    keys_G = grams.types_G * np.int64(len(words.vocabulary)) + words.ids_W[grams.places_G + order - 1]
-    return Grams(numbered(keys_G), grams.places_G, grams.texts_G)
+    key_G = grams.types_G * np.int64(len(words.vocabulary))
+    key_G += words.ids_W[grams.places_G + (order - 1)]
+    _, places_G, texts_G = grams
+    del grams
+    return Grams(numbered(key_G), places_G, texts_G)
 
 
 def ngrams_up_to(orders: int, words: Words, group_T: np.ndarray | None = None) -> Iterator[Grams]:
@@ -152,12 +155,13 @@ def numbered(key_G: np.ndarray) -> np.ndarray:
         return np.unique(key_G, return_inverse=True)[1]
     part_G = _hashed(key_G, bits)
     order_G = np.argsort(part_G, kind="stable")  # of 16 bits: a radix sort
-    sorted_G, start, known = key_G[order_G], 0, 0
-    for end in np.cumsum(np.bincount(part_G)).tolist():
+    ends, sorted_G, start, known = np.cumsum(np.bincount(part_G)).tolist(), key_G[order_G], 0, 0
+    del key_G, part_G  # of the n-grams of millions of texts
+    for end in ends:
         different, inverse = np.unique(sorted_G[start:end], return_inverse=True)
         sorted_G[start:end] = inverse + known
         start, known = end, known + len(different)
-    number_G: np.ndarray = np.empty(len(key_G), dtype=_whole(len(key_G)))
+    number_G: np.ndarray = np.empty(len(sorted_G), dtype=_whole(len(sorted_G)))
     number_G[order_G] = sorted_G
     return number_G
 
