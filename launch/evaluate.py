@@ -25,7 +25,7 @@ from launch.config import command
 from launch.faithfulness import driver_lines, drivers, has_truth
 from launch.knowledge import corpus_of_run, full_knowledge, listed_knowledge, train_knowledge, with_indices
 from launch.leaderboard import Judging, leaderboard
-from launch.leaderboard_text import WRITERS, comparison_lines, markdown
+from launch.leaderboard_text import WRITERS, comparison_lines, markdown, untested
 from launch.scoring import SUITES, StandardConfig, measure
 from launch.systems import Systems, corpus_path, read_systems, rows_of
 from metrics.catalog import ALL, MAIN
@@ -166,6 +166,11 @@ def _comparison(cfg: EvaluateConfig, tree: dict[str, Any]) -> None:
             f"difference: {ours} minus {theirs}. p: approximate randomisation, for those that count what is different "
             "(Distinct, USR, FCR) the jackknife; Holm's correction is for the metrics listed."
         )
+        for line in untested(tree):
+            print(line)
+        for key, test in found.items():
+            if test["no_ci"] and not test["no_p"]:
+                print(f"{key} has no interval of the difference: {test['no_ci']}")
     else:
         print("no tests: they need two records and resamples above 0")
     told = [_told(tree["systems"][name]) for name in (ours, theirs)]

@@ -94,6 +94,8 @@ def over_seeds(seeds: Sequence[Measures], resamples: int, seed: int) -> dict[str
             bounds = _jackknife_interval(key, seeds)
         if bounds:
             scores[f"{key}_ci"] = bounds
+    if draws and (missing := [key for key in keys if key != "n" and f"{key}_ci" not in scores]):
+        scores["skipped"] = [*scores["skipped"], f"interval of {', '.join(missing)}: not defined over these seeds"]
     return scores
 
 

@@ -96,10 +96,11 @@ def figures(measures: Measures, resamples: int = 1000, seed: int = 0) -> Scores:
 
     Intervals are of 95 %: percentile bootstrap over records, over items or users where the metric is a mean over
     these; the jackknife's for metrics that count what is different. There is none for a single record, for
-    `resamples=0`, or where a resample leaves the metric undefined. `skipped` lists what could not be computed and why.
+    `resamples=0`, or where a resample leaves the metric undefined. `skipped` lists what could not be computed and why,
+    intervals among it.
     """
     scores: Scores = {"n": measures.n} | measures.signatures
-    bounds = intervals(measures, resamples, seed)
+    bounds, missing = intervals(measures, resamples, seed)
     undefined = []
     for name, value in measures.values().items():
         if not math.isfinite(value):
@@ -109,16 +110,29 @@ def figures(measures: Measures, resamples: int = 1000, seed: int = 0) -> Scores:
         if name in bounds:
             scores[f"{name}_ci"] = bounds[name]
     reasons = [f"{', '.join(undefined)}: defined on no prediction"] if undefined else []
+    lacking: dict[str, list[str]] = {}
+    for name in (name for name in scores if name in missing):
+        lacking.setdefault(missing[name], []).append(name)
+    reasons += [f"interval of {', '.join(names)}: {reason}" for reason, names in lacking.items()]
     return scores | {"skipped": [*measures.skipped, *reasons]}
 
 
-def intervals(measures: Measures, resamples: int, seed: int) -> dict[str, list[float]]:
-    """Metric -> [low, high]."""
-    if measures.n < 2 or resamples == 0:
-        return {}
+def intervals(measures: Measures, resamples: int, seed: int) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Metric -> [low, high], and metric -> why there is none; nothing of either where none was asked for."""
+    if resamples == 0:
+        return {}, {}
+    if measures.n < 2:
+        return {}, dict.fromkeys(measures.values(), "there is one prediction")
     found = {name: interval(values_R) for name, values_R in resampled(measures, resamples, seed).items()}
+    missing = dict.fromkeys(found, "a resample leaves it undefined")
+    for family in measures.families:
+        if family.units < 2:
+            missing |= dict.fromkeys(family.names, f"there is one {family.unit}")
+    missing |= dict.fromkeys((jackknife.name for jackknife in measures.jackknives), "no single record changes it")
+    missing |= dict.fromkeys(measures.plain, "no single record changes it")
     found |= {jackknife.name: jackknife.interval() for jackknife in measures.jackknives} | measures.bounds
-    return {name: bounds for name, bounds in found.items() if bounds is not None}
+    bounds = {name: own for name, own in found.items() if own is not None}
+    return bounds, {name: reason for name, reason in missing.items() if name not in bounds}
 
 
 def resampled(measures: Measures, resamples: int, seed: int) -> dict[str, np.ndarray]:

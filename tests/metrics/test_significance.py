@@ -179,7 +179,19 @@ def test_all_texts_equal_differs_from_all_texts_different():
     a, b = (measured(records) for records in (unique, same))
     found = compare(a, b, ["usr"], 10, 10)["usr"]
     assert found.p < 1e-9
-    assert found.ci is None
+    assert (found.ci, found.no_ci) == (None, "no single record changes it")
+
+
+def test_what_has_no_interval_or_test_says_why():
+    sides = [
+        Measures(4, [means({"m": np.array([1.0, bad, 2.0, 3.0])}, "record")], plain={"mauve": 0.5}) for bad in (0, 9)
+    ]
+    sides[1].draws[50, 0] = {"m": np.full(50, np.nan)}
+    found = compare(*sides, ["m", "mauve"], 50, 50)
+    assert (found["m"].ci, found["m"].no_ci, found["m"].no_p) == (None, "a resample leaves it undefined", None)
+    assert found["mauve"].p is None
+    assert found["mauve"].no_p.startswith("each system's texts were clustered with the references on their own")
+    assert found["m"].p_holm == found["m"].p  # what has no test is not counted
 
 
 def test_intervals_do_not_depend_on_the_order_of_the_files_lines():
