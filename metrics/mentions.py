@@ -45,8 +45,11 @@ class Mentions(NamedTuple):
     def also_in(self, row_T: np.ndarray, others: "Mentions") -> np.ndarray:
         """within_M: is the concept of a mention among those of row `row_T[text]` of `others`?"""
         base = max(int(part.concepts_M.max(initial=0)) for part in (self, others)) + 1
-        own = row_T[self.texts_M] * np.int64(base) + self.concepts_M
-        return np.isin(own, others.texts_M * np.int64(base) + others.concepts_M)
+        own_M = row_T[self.texts_M] * np.int64(base) + self.concepts_M
+        key_M = others.texts_M * np.int64(base) + others.concepts_M  # in order: nothing has to be sorted
+        if len(key_M) == 0:
+            return np.zeros(len(own_M), dtype=bool)
+        return key_M[np.minimum(np.searchsorted(key_M, own_M), len(key_M) - 1)] == own_M
 
     def common(self, others: "Mentions") -> np.ndarray:
         """common_T: how many of a text's concepts the same text of `others` has, too."""
