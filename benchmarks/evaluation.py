@@ -1,8 +1,8 @@
 """How fast are the metrics? Against loops as the field's scripts have them, and against rouge-score, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py PAIRS.jsonl[.gz]         # {"reference": ..., "generated": ...}
-    OMP_NUM_THREADS=2 python benchmarks/evaluation.py scale 1200000 1         # one made-up system, 1,000 resamples
-    OMP_NUM_THREADS=2 python benchmarks/evaluation.py scale 1200000 2         # two, with paired tests
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py scale 1200000 1         # one made-up system, 1,000 resamples
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py scale 1200000 2         # two, with paired tests
 
 Prints one JSON line. The loops are written from the definitions (BLEU by counters, ROUGE by sets, LCS by a table in a
 dict, USR by a list of the texts seen, DIV by all pairs of records) and also give the figures that the suite must give.
