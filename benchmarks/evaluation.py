@@ -1,8 +1,8 @@
 """How fast are the metrics? Against loops as the field's scripts have them, and against rouge-score, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py PAIRS.jsonl[.gz]         # {"reference": ..., "generated": ...}
-    OMP_NUM_THREADS=2 python benchmarks/evaluation.py scale 1200000 [1000]    # two made-up systems, 1,000 resamples
-    OMP_NUM_THREADS=1 python benchmarks/evaluation.py linear                  # CPU seconds at 50, 200 and 800 thousand
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py scale 1200000 1         # one made-up system, 1,000 resamples
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py scale 1200000 2         # two, with paired tests
 
 Prints one JSON line. The loops are written from the definitions (BLEU by counters, ROUGE by sets, LCS by a table in a
 dict, USR by a list of the texts seen, DIV by all pairs of records) and also give the figures that the suite must give.
@@ -18,18 +18,20 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from launch.systems import read_systems
 from metrics.catalog import MAIN
 from metrics.measures import ConceptKnowledge, Measures
 from metrics.paper import measure
 from metrics.sentiment import Polarity
 from metrics.significance import compare
-from metrics.suite import canonical, counts_of, evaluate, figures
+from metrics.suite import counts_of, evaluate, figures
 from metrics.text_counts import text_counts
 
 
@@ -47,24 +49,19 @@ def read(path: Path) -> list[tuple[str, str]]:
     return [(row.get("explanation", row.get("generated")), row["reference"]) for row in rows]
 
 
-def made_up(n: int, seed: int = 0) -> list[tuple[str, str]]:
+def made_up(n: int, seed: int = 0) -> Iterator[tuple[str, str]]:
     """Pairs of about 15 of 20,000 words with a long tail; every other five words of a reference are kept."""
     rng = random.Random(seed)
     words = [f"w{i}" for i in range(20_000)]
     draws = [min(int(rng.expovariate(1 / 700)), 19_999) for _ in range(1 << 20)]
-    pairs, at = [], 0
+    at = 0
     for _ in range(n):
         size = 10 + draws[at % len(draws)] % 11
         reference = [words[draws[(at + i) % len(draws)]] for i in range(size)]
         other = [words[draws[(at + 7919 * (i + 1)) % len(draws)]] for i in range(size)]
-        pairs.append(
-            (
-                " ".join(a if (at + i) // 5 % 2 else b for i, (a, b) in enumerate(zip(reference, other, strict=True))),
-                " ".join(reference),
-            )
-        )
+        kept = (a if (at + i) // 5 % 2 else b for i, (a, b) in enumerate(zip(reference, other, strict=True)))
+        yield " ".join(kept), " ".join(reference)
         at += size + 1
-    return pairs
 
 
 def loop_bleu(pairs: list[tuple[str, str]], orders: int) -> float:
@@ -215,65 +212,72 @@ def _rouge_score(pairs: list[tuple[str, str]]) -> None:
         scorer.score(theirs, ours)
 
 
-def made_up_systems(n: int) -> tuple[list[list[dict]], ConceptKnowledge]:
-    """Two systems' predictions of the same `n` records with all fields that the suite asks for, and what train says.
+def made_up_systems(n: int, files: list[Path]) -> ConceptKnowledge:
+    """Writes the predictions of two systems for the same `n` records, with all fields that the suite asks for.
 
-    The second system's texts are those of the first but for every third word, which the next record's text gives.
+    Returns what train says. The texts of the second are those of the first but for every third word, which the text
+    before gives.
     """
-    rng, pairs = random.Random(1), made_up(n)
-    words = [f"w{i}" for i in range(20_000)]
+    rng, words, before = random.Random(1), [f"w{i}" for i in range(20_000)], ["w0"]
     concepts = words[:5000:5] + [f"{a} {b}" for a, b in zip(words[:300], words[1:301], strict=True)]
     n_users, n_items = n // 8 + 1, n // 16 + 1
-    ours, theirs = [], []
-    for record, (text, reference) in enumerate(pairs):
-        shared = {
-            "record": record,
-            "user_index": rng.randrange(n_users),
-            "item_index": int(n_items * rng.random() ** 1.5),  # some items have many records
-            "rating": rng.randint(1, 5),
-            "gold_concepts": [concepts[int(1000 * rng.random() ** 3)]],
-            "reference": reference,
-        }
-        others = pairs[record - 1][0].split(" ")
-        mixed = [others[i % len(others)] if i % 3 == 0 else word for i, word in enumerate(text.split(" "))]
-        ours.append({**shared, "explanation": text, "predicted_rating": 1 + 4 * rng.random()})
-        theirs.append({**shared, "explanation": " ".join(mixed), "predicted_rating": 1 + 4 * rng.random()})
+    with files[0].open("w") as ours, files[1].open("w") as theirs:
+        for record, (text, reference) in enumerate(made_up(n)):
+            shared = {
+                "record": record,
+                "user_index": rng.randrange(n_users),
+                "item_index": int(n_items * rng.random() ** 1.5),  # some items have many records
+                "rating": rng.randint(1, 5),
+                "gold_concepts": [concepts[int(1000 * rng.random() ** 3)]],
+                "reference": reference,
+            }
+            said = text.split(" ")
+            mixed = [before[i % len(before)] if i % 3 == 0 else word for i, word in enumerate(said)]
+            for file, told in ((ours, text), (theirs, " ".join(mixed))):
+                row = {**shared, "explanation": told, "predicted_rating": 1 + 4 * rng.random()}
+                file.write(json.dumps(row) + "\n")
+            before = said
     sides = [[set(rng.sample(range(len(concepts)), 8)) for _ in range(size)] for size in (n_users, n_items)]
     bias = 3.0, np.zeros(n_users), np.zeros(n_items)
     polarity = Polarity({(word,): rng.gauss(0, 1) for word in words})
-    return [ours, theirs], ConceptKnowledge(concepts, *sides, 1.0, 5.0, concepts, bias, polarity)
+    return ConceptKnowledge(concepts, *sides, 1.0, 5.0, concepts, bias, polarity)
 
 
-def at_scale(n: int, resamples: int = 1000) -> dict:
-    """The whole paper suite of two systems, intervals of both, and paired tests of the main metrics."""
-    systems, knowledge = made_up_systems(n)
-    base = peak_gib()
-    wall, began = time.perf_counter(), time.process_time()
-    seconds: dict[str, float] = {}
-    measured = []
-    for name, records in zip(("ours", "theirs"), systems, strict=True):
-        seconds[f"measuring_{name}"], measures = cpu(lambda records=records: measured_of(records, knowledge))
+def at_scale(n: int, n_systems: int, resamples: int = 1000) -> dict:
+    """The whole paper suite of one or two systems from their files, intervals, and paired tests of the main metrics."""
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{name}.jsonl" for name in ("ours", "theirs")]
+        knowledge = made_up_systems(n, files)
+        before = peak_gib()
+        wall, began = time.perf_counter(), time.process_time()
+        seconds: dict[str, float] = {}
+        seconds["reading"], systems = cpu(lambda: read_systems([str(file) for file in files[:n_systems]]))
+    measured: list[Measures] = []
+    for name in list(systems):
+        ((_, records),) = systems.pop(name).items()
+        seconds[f"counting_{name}"], measures = cpu(
+            lambda records=records: measure(records, knowledge, counts_of(records))
+        )
+        del records
         measured.append(measures)
         seconds[f"intervals_{name}"], scores = cpu(lambda measures=measures: figures(measures, resamples, 0))
-    seconds["paired_tests"], tests = cpu(lambda: compare(*measured, MAIN, resamples, resamples))
+    if n_systems > 1:
+        seconds["paired_tests"], tests = cpu(lambda: compare(*measured, MAIN, resamples, resamples))
     total = time.process_time() - began
     return {
         "pairs_of_each": n,
+        "systems": n_systems,
         "resamples": resamples,
         "wall_s": round(time.perf_counter() - wall, 1),
         "cpu_s": round(total, 1),
         "microseconds_a_pair": round(total / n * 1e6, 1),
         "parts_cpu_s": {name: round(value, 1) for name, value in seconds.items()},
         "peak_rss_gib": round(peak_gib(), 2),
-        "of_that_the_predictions_gib": round(base, 2),
+        "before_reading_gib": round(before, 2),
         "figures": sum(isinstance(value, int | float) for value in scores.values()),
-        "tests": {key: [test.difference, test.ci, test.p_holm] for key, test in tests.items()},
+        "intervals": sum(key.endswith("_ci") for key in scores),
+        "tests": {key: [t.difference, t.ci, t.p_holm] for key, t in tests.items()} if n_systems > 1 else {},
     }
-
-
-def measured_of(records: list[dict], knowledge: ConceptKnowledge) -> Measures:
-    """The measures of predictions in their canonical order."""
-    return measure(ordered := canonical(records), knowledge, counts_of(ordered))
 
 
 def peak_gib() -> float:
@@ -281,23 +285,10 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def linear() -> dict:
-    """CPU seconds a pair of the suite without intervals as the number of pairs grows."""
-    sizes, each = (50_000, 200_000, 800_000), []
-    for n in sizes:
-        (records, _), knowledge = made_up_systems(n)
-        each.append(cpu(lambda records=records, knowledge=knowledge: measured_of(records, knowledge))[0] / n)
-        del records, _, knowledge
-    return {"pairs": sizes, "microseconds_a_pair": [round(value * 1e6, 1) for value in each]}
-
-
 def main() -> None:
     """Parses the command line, prints the line."""
-    what = sys.argv[1] if len(sys.argv) > 1 else "linear"
-    if what == "scale":
-        found = at_scale(*map(int, sys.argv[2:]))
-    else:
-        found = linear() if what == "linear" else against_loops(Path(what))
+    scale = sys.argv[1] == "scale"
+    found = at_scale(*map(int, sys.argv[2:])) if scale else against_loops(Path(sys.argv[1]))
     print(json.dumps({"bench": "evaluation", **found}))
 
 

@@ -7,7 +7,7 @@ record gets can then depend on its batch (the padding of a model's input) and on
 # N records · C columns
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,8 +34,8 @@ def joined() -> Iterator[None]:
     part()
 
 
-def rows(rows_of: Callable[[Sequence[Any]], np.ndarray], records: Sequence[Any], batch: int) -> np.ndarray:
-    """rows_NC, on every rank: `rows_of` each batch of records, computed on one of the ranks.
+def rows(rows_of: Callable[[Any], np.ndarray], records: Any, batch: int) -> np.ndarray:
+    """rows_NC, on every rank: `rows_of` each batch of records (a slice of them), computed on one of the ranks.
 
     Ranks may get fewer batches than others, or none. Collective: every rank must call it.
     """

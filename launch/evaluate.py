@@ -25,10 +25,11 @@ from launch.config import command
 from launch.faithfulness import driver_lines, drivers, has_truth
 from launch.knowledge import corpus_of_run, full_knowledge, listed_knowledge, train_knowledge, with_indices
 from launch.leaderboard import Judging, leaderboard
-from launch.leaderboard_text import WRITERS, comparison_lines, markdown
+from launch.leaderboard_text import WRITERS, comparison_lines, markdown, untested
 from launch.scoring import SUITES, StandardConfig, measure
-from launch.systems import corpus_path, read_systems
+from launch.systems import Systems, corpus_path, read_systems, rows_of
 from metrics.catalog import ALL, MAIN
+from metrics.columns import Predictions
 from metrics.errors import InputError
 from metrics.measures import ConceptKnowledge, Measures
 from metrics.table import format_table
@@ -92,19 +93,18 @@ def main(cfg: EvaluateConfig) -> None:
     with dealing.joined(), contextlib.redirect_stdout(sys.stderr):
         systems = read_systems(entries)
         if cfg.against and len(systems) == 1:  # two seeds of one system are two systems here
-            systems = {entry: [seed] for entry, seed in zip(entries, *systems.values(), strict=True)}
+            systems = {entry: {entry: seed} for seeds in systems.values() for entry, seed in seeds.items()}
         corpus, knowledge = _knowledge(cfg, entries)
-        if corpus is not None:
-            systems = {name: [with_indices(seed, corpus) for seed in seeds] for name, seeds in systems.items()}
-        measured = {name: [_measure(seed, corpus, knowledge, cfg) for seed in seeds] for name, seeds in systems.items()}
+        measured = {name: _measured(seeds, corpus, knowledge, cfg) for name, seeds in systems.items()}
         if dealing.ranks()[0] > 0:
             return
     if cfg.against:  # the first named is the one that is asked about
-        systems, measured = dict(reversed(systems.items())), dict(reversed(measured.items()))
+        measured = dict(reversed(measured.items()))
     judging = Judging(
         cfg.suite, cfg.standard, tuple(cfg.metrics) or MAIN, cfg.resamples, cfg.trials, cfg.seed, bool(cfg.runs)
     )
-    tree = leaderboard(systems, measured, knowledge, judging)
+    firsts = {name: next(iter(seeds.values())) for name, seeds in systems.items() if seeds}
+    tree = leaderboard(firsts, measured, knowledge, judging)
     if cfg.runs:
         _leaderboard(cfg, tree, systems)
     elif cfg.against:
@@ -121,13 +121,23 @@ def _knowledge(cfg: EvaluateConfig, entries: list[str]) -> tuple[Corpus | None, 
     return corpus, full_knowledge(corpus)
 
 
-def _measure(
-    seed: list[dict[str, Any]], corpus: Corpus | None, knowledge: ConceptKnowledge, cfg: EvaluateConfig
-) -> Measures:
+def _measured(
+    seeds: dict[str, Predictions], corpus: Corpus | None, knowledge: ConceptKnowledge, cfg: EvaluateConfig
+) -> list[Measures]:
+    """The measures of each seed. What a leaderboard does not ask for again is let go: it may be millions of texts."""
+    measured = []
+    for entry in list(seeds):
+        if corpus is not None:
+            seeds[entry] = with_indices(seeds[entry], corpus)
+        measured.append(_measure(seeds[entry] if cfg.runs else seeds.pop(entry), corpus, knowledge, cfg))
+    return measured
+
+
+def _measure(seed: Predictions, corpus: Corpus | None, knowledge: ConceptKnowledge, cfg: EvaluateConfig) -> Measures:
     measures = measure(seed, knowledge, cfg.suite, cfg.standard)
     if corpus is not None and has_truth(corpus) and cfg.suite != "standard":
         n = len(corpus.explanations)
-        if all(isinstance(record.get("record"), int) and record["record"] < n for record in seed):
+        if all(isinstance(record, int) and 0 <= record < n for record in seed.ids["record"].told()):
             measures.families.append(drivers(corpus, seed))
     return measures
 
@@ -156,6 +166,11 @@ def _comparison(cfg: EvaluateConfig, tree: dict[str, Any]) -> None:
             f"difference: {ours} minus {theirs}. p: approximate randomisation, for those that count what is different "
             "(Distinct, USR, FCR) the jackknife; Holm's correction is for the metrics listed."
         )
+        for line in untested(tree):
+            print(line)
+        for key, test in found.items():
+            if test["no_ci"] and not test["no_p"]:
+                print(f"{key} has no interval of the difference: {test['no_ci']}")
     else:
         print("no tests: they need two records and resamples above 0")
     told = [_told(tree["systems"][name]) for name in (ours, theirs)]
@@ -175,7 +190,7 @@ def _flat(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return flat
 
 
-def _leaderboard(cfg: EvaluateConfig, tree: dict[str, Any], systems: dict[str, Any]) -> None:
+def _leaderboard(cfg: EvaluateConfig, tree: dict[str, Any], systems: Systems) -> None:
     if not cfg.out:
         print(json.dumps(tree) if cfg.json else markdown(tree))
         return
@@ -185,7 +200,8 @@ def _leaderboard(cfg: EvaluateConfig, tree: dict[str, Any], systems: dict[str, A
 
         # aligned, so that the place names a record also where a program gave it no id
         shown = {
-            name: [row | {"record": place} for place, row in enumerate(seeds[0])] for name, seeds in systems.items()
+            name: [row | {"record": place} for place, row in enumerate(rows_of(*next(iter(seeds.items()))))]
+            for name, seeds in systems.items()
         }
         text = leaderboard_page(tree, shown)
     elif out.suffix == ".json":

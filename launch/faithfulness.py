@@ -2,7 +2,6 @@
 
 # N records
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,10 @@ import numpy as np
 from datamodules.corpus import Corpus
 from datamodules.importers.embedded import TRUTH, load_truth
 from datamodules.importers.embedded_text import OPINIONS
+from metrics.columns import Predictions
 from metrics.families import Sums
 from metrics.phrases import tokenize
+from metrics.texts import strings
 
 # What the corpus' own texts call good and bad; "good" and "bad" stand in its texts of low quality.
 POLARITY_OF = {
@@ -28,7 +29,7 @@ def has_truth(corpus: Corpus) -> bool:
     return TRUTH in corpus.manifest["files"]
 
 
-def drivers(corpus: Corpus, records: Sequence[dict[str, Any]]) -> Sums:
+def drivers(corpus: Corpus, predictions: Predictions) -> Sums:
     """How well explanations name what drove the rating.
 
     Precision: named concepts that are drivers; recall: drivers that are named; both over all records together.
@@ -37,9 +38,10 @@ def drivers(corpus: Corpus, records: Sequence[dict[str, Any]]) -> Sums:
     """
     truth = load_truth(corpus)
     phrases = {tuple(tokenize(concept.lower())): index for index, concept in enumerate(corpus.concepts)}
-    summands_NS = np.array(
-        [_counts(tokenize(row["explanation"].lower()), phrases, truth[row["record"]]) for row in records], dtype=float
-    )
+    records = [record for record in predictions.ids["record"].told() if isinstance(record, int)]
+    said = zip(strings(predictions.explanations), records, strict=True)
+    counts = [_counts(tokenize(text.lower()), phrases, truth[record]) for text, record in said]
+    summands_NS = np.array(counts, dtype=np.float64)
 
     def finish(sums_RS: np.ndarray) -> np.ndarray:
         hits, named, true, hit_records, agreeing, n = np.moveaxis(sums_RS, -1, 0)

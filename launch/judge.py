@@ -21,7 +21,7 @@ import numpy as np
 
 from launch.answers import Cache, Endpoint, EndpointConfig, LocalModel, Usage
 from launch.config import command
-from launch.systems import predictions_of, read_systems
+from launch.systems import predictions_of, read_systems, rows_of
 from launch.verdicts import fill, likert, pairwise, parse_pair, parse_score
 from metrics.errors import InputError
 
@@ -75,7 +75,7 @@ def main(cfg: JudgeConfig) -> None:
 
 def _judged(cfg: JudgeConfig, usage: Usage) -> tuple[Any, str, dict[str, Any]]:
     entries = [cfg.predictions, *([cfg.against] if cfg.against else [])]
-    sides = [seed for seeds in read_systems(entries).values() for seed in seeds]
+    sides = [rows_of(*seed) for seeds in read_systems(entries).values() for seed in seeds.items()]
     rows, template = _drawn(len(sides[0]), cfg), _template(cfg)
     judge: Any = LocalModel(cfg.model, cfg.max_tokens, usage) if cfg.model else None
     judge = judge or Endpoint(cfg.endpoint, cfg.max_tokens, usage)

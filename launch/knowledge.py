@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 from datamodules.corpus import Corpus
+from metrics.columns import ABSENT_INDEX, Predictions
 from metrics.errors import InputError
 from metrics.measures import ConceptKnowledge
 from metrics.rating import fit_bias
@@ -91,23 +92,21 @@ def corpus_of_run(predictions: Path) -> Path | None:
     return Path(path)
 
 
-def with_indices(predictions: list[dict[str, Any]], corpus: Corpus) -> list[dict[str, Any]]:
-    """The predictions with `user_index` and `item_index` looked up from their original ids."""
-    indices = {
-        key: {original: index for index, original in enumerate(ids)}
-        for key, ids in (("user", corpus.users), ("item", corpus.items))
-    }
-    completed = []
-    for place, prediction in enumerate(predictions):
-        found = {}
-        for key, index in indices.items():
-            original = prediction.get(key)
-            if original is not None and str(original) not in index:
-                raise InputError(
-                    f"{key} {original!r} of prediction {prediction.get('record', place)} is not in {corpus.path}; "
-                    "give the corpus of the run with data.path=CORPUS."
-                )
-            if original is not None:
-                found[f"{key}_index"] = index[str(original)]
-        completed.append(prediction | found)
-    return completed
+def with_indices(predictions: Predictions, corpus: Corpus) -> Predictions:
+    """The predictions with `user_index` and `item_index` looked up from their original ids, where these are given."""
+    numbers = dict(predictions.numbers)
+    for key, known in (("user", corpus.users), ("item", corpus.items)):
+        ids, index = predictions.ids[key], {original: index for index, original in enumerate(known)}
+        index_V = np.array([index.get(str(original), ABSENT_INDEX) for original in ids.values], dtype=np.int64)
+        given_N = ids.place_N >= 0
+        found_N = index_V[ids.place_N[given_N]]
+        if (unknown := np.flatnonzero(found_N == ABSENT_INDEX)).size:
+            place = int(np.flatnonzero(given_N)[unknown[0]])
+            record = next(islice(predictions.ids["record"].told(), place, None))
+            raise InputError(
+                f"{key} {ids.values[ids.place_N[place]]!r} of prediction {place if record is None else record} is not "
+                f"in {corpus.path}; give the corpus of the run with data.path=CORPUS."
+            )
+        numbers[f"{key}_index"] = numbers[f"{key}_index"].copy()
+        numbers[f"{key}_index"][given_N] = found_N
+    return replace(predictions, numbers=numbers)

@@ -14,12 +14,12 @@ from launch.scoring import StandardConfig
 from metrics.bootstrap import interval
 from metrics.breakdown import Group, by_train_records
 from metrics.catalog import MAIN
+from metrics.columns import ABSENT_INDEX, Predictions
 from metrics.families import Jackknife
 from metrics.measures import ConceptKnowledge, Measures
 from metrics.significance import compare_groups
-from metrics.suite import evaluate, figures, resampled
+from metrics.suite import figures, resampled, scores_of
 
-Predictions = list[dict[str, Any]]
 GROUP_METRICS = ("bleu_4", "rouge_l_f", "fmr", "cmr", "usr", "rmse")
 GROUP_RESAMPLES = 200
 
@@ -38,12 +38,12 @@ class Judging:
 
 
 def leaderboard(
-    systems: Mapping[str, Sequence[Predictions]],
+    systems: Mapping[str, Predictions],
     measured: Mapping[str, Sequence[Measures]],
     knowledge: ConceptKnowledge | None,
     judging: Judging,
 ) -> dict[str, Any]:
-    """The tree of systems (name -> one list of aligned predictions a seed) and their measures.
+    """The tree of systems (name -> the aligned predictions of its first seed) and the measures of their seeds.
 
     `systems`: name -> flat figures, over several seeds their means, with `<key>_sd` the standard deviation over seeds;
     `comparisons`: name -> metric -> difference from the first system, interval, p, p after Holm's correction;
@@ -70,7 +70,7 @@ def leaderboard(
             for name in names[1:]
         }
     if judging.groups:
-        tree["groups"] = groups({name: seeds[0] for name, seeds in systems.items()}, knowledge, judging.seed)
+        tree["groups"] = groups(systems, knowledge, judging.seed)
     return tree
 
 
@@ -94,6 +94,8 @@ def over_seeds(seeds: Sequence[Measures], resamples: int, seed: int) -> dict[str
             bounds = _jackknife_interval(key, seeds)
         if bounds:
             scores[f"{key}_ci"] = bounds
+    if draws and (missing := [key for key in keys if key != "n" and f"{key}_ci" not in scores]):
+        scores["skipped"] = [*scores["skipped"], f"interval of {', '.join(missing)}: not defined over these seeds"]
     return scores
 
 
@@ -112,9 +114,9 @@ def groups(systems: Mapping[str, Predictions], knowledge: ConceptKnowledge | Non
         return found
     first = next(iter(systems.values()))
     for side, counts in (("user", knowledge.user_records), ("item", knowledge.item_records)):
-        indices = [record.get(f"{side}_index") for record in first]
-        if counts is not None and None not in indices:
-            parts = by_train_records(counts[np.array(indices, dtype=np.int64)])
+        index_N = first.numbers[f"{side}_index"]
+        if counts is not None and (index_N != ABSENT_INDEX).all():
+            parts = by_train_records(counts[index_N])
             found[side] = [_group(part, systems, knowledge, seed) for part in parts]
     return found
 
@@ -122,6 +124,6 @@ def groups(systems: Mapping[str, Predictions], knowledge: ConceptKnowledge | Non
 def _group(group: Group, systems: Mapping[str, Predictions], knowledge: ConceptKnowledge, seed: int) -> dict[str, Any]:
     scores = {}
     for name, predictions in systems.items():
-        found = evaluate([predictions[row] for row in group.rows], knowledge, GROUP_RESAMPLES, seed)
+        found = scores_of(predictions.take(group.rows), knowledge, GROUP_RESAMPLES, seed)
         scores[name] = {key: value for key, value in found.items() if key.removesuffix("_ci") in GROUP_METRICS}
     return {"label": group.label, "n": len(group.rows), "systems": scores}

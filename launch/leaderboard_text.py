@@ -17,7 +17,7 @@ def note(tree: Tree) -> str:
     if max(seeds) > 1:
         parts.append("mean of the seeds given, \N{PLUS-MINUS SIGN} standard deviation over seeds")
     if tree["comparisons"]:
-        tests = max(len(found) for found in tree["comparisons"].values())
+        tests = max(sum(test["p"] is not None for test in found.values()) for found in tree["comparisons"].values())
         parts.append(
             f"^ better and v worse than {tree['baseline']} with p < {SIGNIFICANT} in a paired test, corrected (Holm) "
             f"for {tests} metrics"
@@ -25,7 +25,14 @@ def note(tree: Tree) -> str:
         least = 1 / (1 + min(tree["resamples"], tree["trials"]))
         if tests * least >= SIGNIFICANT:
             parts.append(f"with so few resamples or trials no p is below {least:.2g}, too high for {tests} metrics")
+        parts += untested(tree)
     return "; ".join(parts) + "."
+
+
+def untested(tree: Tree) -> list[str]:
+    """What has no test and why, a sentence a metric."""
+    tests = {key: test.get("no_p") for found in tree["comparisons"].values() for key, test in found.items()}
+    return [f"{key} has no test: {reason}" for key, reason in tests.items() if reason]
 
 
 def mark(tree: Tree, system: str, metric: Metric) -> int:

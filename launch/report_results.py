@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from launch.leaderboard_text import mark
+from launch.leaderboard_text import mark, untested
 from launch.report_folder import BACKBONE, FULL
 from launch.report_html import Html, join, table, tag, unseen
 from metrics.catalog import ALL, DRIVERS, REWARDS, Metric
@@ -197,7 +197,7 @@ def _method(metrics: Mapping[str, Any]) -> str:
         return (
             f"Systems are compared with {metrics['baseline']} on the same records: approximate randomisation (for "
             "several seeds the paired bootstrap, for metrics that count differences the jackknife), p corrected by "
-            "Holm over the metrics compared." + ending
+            "Holm over the metrics compared." + "".join(f" {line}." for line in untested(metrics)) + ending
         )
     return (
         f"Verdict: {_listed([ALL[key].name for key in JUDGED])} are judged; clear means that the two 95 % intervals do "

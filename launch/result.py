@@ -21,6 +21,7 @@ from launch.stages import write_jsonl
 from lightning_modules.collectives import barrier, world
 from metrics import paper
 from metrics.bootstrap import bootstrap, interval
+from metrics.columns import Predictions
 from metrics.suite import canonical, counts_of
 from metrics.table import format_table
 from models.language_model import load_tokenizer
@@ -71,13 +72,13 @@ def judge(run: Run, systems: dict[str, list[dict]]) -> dict:
     """Metrics of every system and of the bias predictor, paired tests against the backbone, cold and warm groups."""
     corpus, resamples, seed = run.corpus, run.config.result.resamples, run.config.seed
     knowledge = full_knowledge(corpus)
-    seeds = {name: [canonical(rows)] for name, rows in systems.items()}
-    measured = {name: [paper.measure(rows, knowledge, counts_of(rows)) for rows in own] for name, own in seeds.items()}
+    columns = {name: canonical(Predictions.of(rows)) for name, rows in systems.items()}
+    measured = {name: [paper.measure(rows, knowledge, counts_of(rows))] for name, rows in columns.items()}
     if has_truth(corpus):
-        for name, own in seeds.items():
-            measured[name][0].families.append(drivers(corpus, own[0]))
+        for name, rows in columns.items():
+            measured[name][0].families.append(drivers(corpus, rows))
     judging = Judging(resamples=resamples, seed=seed, groups=True)
-    judged = leaderboard(seeds, measured, knowledge, judging)
+    judged = leaderboard(columns, measured, knowledge, judging)
     scores = judged["systems"]
     # the rating model is the same for all; of the trivial answer it would only repeat the figures
     scores[FREQUENT] = {key: value for key, value in scores[FREQUENT].items() if not key.startswith(("rmse", "mae"))}

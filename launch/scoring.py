@@ -2,15 +2,14 @@
 
 # N records · R resamples
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 
 from launch import dealing
 from metrics import paper
+from metrics.columns import Predictions
 from metrics.diversity import corpus_words
 from metrics.errors import InputError
 from metrics.families import Family, Sums, means
@@ -18,9 +17,8 @@ from metrics.mauve import mauve_interval
 from metrics.measures import ConceptKnowledge, Counts, Measures
 from metrics.self_bleu import self_bleu
 from metrics.text_counts import pairs_of
-from metrics.words import CHUNK
+from metrics.texts import CHUNK, strings
 
-Records = Sequence[dict[str, Any]]
 SUITES = ("paper", "standard", "all")
 
 
@@ -46,11 +44,11 @@ class StandardConfig:
             raise InputError("standard.mauve=true needs a language model: give standard.lm=FOLDER")
 
 
-def measure(records: Records, knowledge: ConceptKnowledge | None, suite: str, config: StandardConfig) -> Measures:
+def measure(records: Predictions, knowledge: ConceptKnowledge | None, suite: str, config: StandardConfig) -> Measures:
     """Measures of predictions in their order. Collective: every rank must call it and gets the same."""
     parts = []
     if suite in ("paper", "all"):
-        parts.append(paper.measure(list(records), knowledge, _counts(records)))
+        parts.append(paper.measure(records, knowledge, _counts(records)))
     if suite in ("standard", "all"):
         parts.append(_library(records, config))
         parts += [part for part in (_encoder(records, config), _lm(records, config), _bart(records, config)) if part]
@@ -65,22 +63,22 @@ def measure(records: Records, knowledge: ConceptKnowledge | None, suite: str, co
     )
 
 
-def _texts(records: Records) -> tuple[list[str], list[str]]:
-    return [record["explanation"] for record in records], [record["reference"] for record in records]
+def _texts(records: Predictions) -> tuple[list[str], list[str]]:
+    return strings(records.explanations), strings(records.references)
 
 
-def _counts(records: Records) -> Counts:
-    pairs = pairs_of(*_texts(records))
+def _counts(records: Predictions) -> Counts:
+    pairs = pairs_of(records.explanations, records.references)
     return Counts(pairs, dealing.rows(lambda part: pairs.counts(part[0], part[-1] + 1), range(len(records)), CHUNK))
 
 
-def _library(records: Records, config: StandardConfig) -> Measures:
+def _library(records: Predictions, config: StandardConfig) -> Measures:
     from metrics.standard import library_rows, measure_library  # late: sacreBLEU is slow to import
 
     measures = measure_library(
         dealing.rows(lambda part: library_rows(*_texts(part), config.stem), records, CHUNK), config.stem
     )
-    if found := self_bleu(corpus_words(_texts(records)[0])):
+    if found := self_bleu(corpus_words(records.explanations)):
         measures.jackknives.append(found)
     needs = {
         "bert_score, sentence_cosine": ("standard.encoder", config.encoder),
@@ -91,7 +89,7 @@ def _library(records: Records, config: StandardConfig) -> Measures:
     return measures
 
 
-def _encoder(records: Records, config: StandardConfig) -> Measures | None:
+def _encoder(records: Predictions, config: StandardConfig) -> Measures | None:
     if not config.encoder:
         return None
     from models.text_scores import encoder_scores, load, signature
@@ -110,14 +108,14 @@ def _encoder(records: Records, config: StandardConfig) -> Measures | None:
     return _of_model(means(dict(zip(names, rows_N5.T, strict=False)), "record"), "encoder", told, rows_N5[:, -1])
 
 
-def _lm(records: Records, config: StandardConfig) -> Measures | None:
+def _lm(records: Predictions, config: StandardConfig) -> Measures | None:
     if not config.lm:
         return None
     from models.text_scores import last_states, load, log_likelihoods, signature
 
     model, tokenizer = load("lm", config.lm)
 
-    def rows_of(part: Records) -> np.ndarray:
+    def rows_of(part: Predictions) -> np.ndarray:
         ours, theirs = (np.array(log_likelihoods(model, tokenizer, side)) for side in _texts(part))
         return np.column_stack([ours[:, :2], theirs[:, :2], ours[:, 2] + theirs[:, 2]])
 
@@ -151,7 +149,7 @@ def _mauve(references_ND: np.ndarray, texts_ND: np.ndarray) -> tuple[float, list
     return float(found.mauve), mauve_interval(*counts)
 
 
-def _bart(records: Records, config: StandardConfig) -> Measures | None:
+def _bart(records: Predictions, config: StandardConfig) -> Measures | None:
     if not config.bart:
         return None
     from models.text_scores import bart_scores, load, signature

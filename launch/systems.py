@@ -10,17 +10,18 @@ import yaml
 
 from launch.knowledge import corpus_of_run
 from metrics.alignment import align
+from metrics.columns import Predictions
 from metrics.errors import InputError
-from metrics.predictions import read_predictions
+from metrics.predictions import read_predictions, stream_predictions
 from metrics.suite import canonical_places
 
-Predictions = list[dict[str, Any]]
+Systems = dict[str, dict[str, Predictions]]  # name -> entry of each of its seeds -> what it holds
 # Runs whose configs differ in these keys alone are seeds of one system.
 OF_SEED = ("seed", "run_dir", "stage")
 
 
-def read_systems(entries: Sequence[str]) -> dict[str, list[Predictions]]:
-    """System -> the predictions of each of its seeds, all aligned with the first file, in a canonical order.
+def read_systems(entries: Sequence[str]) -> Systems:
+    """The predictions of each seed of each system, all aligned with the first file, in a canonical order.
 
     An entry is a run folder or a predictions file. Raises InputError for files that are not of the same records.
     """
@@ -28,16 +29,22 @@ def read_systems(entries: Sequence[str]) -> dict[str, list[Predictions]]:
     if len(files) < len(entries):
         twice = next(entry for entry in entries if list(entries).count(entry) > 1)
         raise InputError(f"{twice} is given twice; give each run once.")
-    read: dict[str, Predictions] = {entry: read_predictions(file) for entry, file in files.items()}
+    read = {entry: Predictions.of(stream_predictions(file)) for entry, file in files.items()}
     places = canonical_places(read[entries[0]])
-    aligned = {name: [rows[place] for place in places] for name, rows in zip(read, align(read), strict=True)}
+    aligned = {entry: found.take(places) for entry, found in zip(read, align(read), strict=True)}
     kinds: dict[Any, list[str]] = {}
     for entry, file in files.items():
         kinds.setdefault(_kind(file) or entry, []).append(entry)
     names = _names([_common(members) for members in kinds.values()])
     if len(set(names)) < len(names):
         names = _names([members[0] for members in kinds.values()])
-    return {name: [aligned[e] for e in members] for name, members in zip(names, kinds.values(), strict=True)}
+    return {name: {e: aligned[e] for e in members} for name, members in zip(names, kinds.values(), strict=True)}
+
+
+def rows_of(entry: str, predictions: Predictions) -> list[dict[str, Any]]:
+    """All that the file of an entry says of its records, one dict each, in the order of what was read of it."""
+    rows = read_predictions(predictions_of(entry))
+    return [rows[line] for line in predictions.line_N.tolist()]
 
 
 def predictions_of(entry: str) -> Path:

@@ -5,17 +5,17 @@ reported mean is over the others. CMR is named by LLM2ER-EQR without a formula: 
 comparable among runs of this project alone.
 """
 
-# N records · I items · V vocabulary · W words
+# N records · G groups: the items of the records · V vocabulary · M mentions of names
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
+from metrics.columns import Names
 from metrics.families import SharedPairs
-from metrics.mentions import Mentions, Phrases
+from metrics.mentions import Mentions, Phrases, text_of
+from metrics.texts import Texts, encoded
 from metrics.words import Words, lowered
-
-Names = Sequence[Sequence[str]]
 
 
 def fmr(words: Words, gold: Names) -> np.ndarray:
@@ -24,65 +24,56 @@ def fmr(words: Words, gold: Names) -> np.ndarray:
     Gold concepts are looked up by name, so one that the train split never showed counts too.
     """
     (lower,) = lowered([words])
-    names, wanted = _numbered(gold)
-    phrases = Phrases(names, lower.vocabulary)
-    return _any(phrases.mentions(lower, phrases.occurrences(lower)), wanted, gold)
+    return _any(Phrases(gold.values, lower.vocabulary).anywhere(lower), gold)
 
 
 def fmr_token(words: Words, gold: Names) -> np.ndarray:
     """values_N: FMR as PETER's script has it: a gold concept is one of the words. Phrases of two words never are."""
-    names, wanted = _numbered(gold)
-    return _any(tokens(words, names), wanted, gold)
+    return _any(tokens(words, gold.values), gold)
 
 
 def tokens(words: Words, names: Sequence[str]) -> Mentions:
     """Which names are words of each text, letter case and all."""
     numbers = {name: number for number, name in enumerate(names)}
     name_V = np.array([numbers.get(word, -1) for word in words.vocabulary], dtype=np.int64)
-    name_W = name_V[words.ids_W]
-    return Mentions.once(len(words.lengths_T), words.texts_W[name_W >= 0], name_W[name_W >= 0])
+    place_M = np.flatnonzero((name_V >= 0)[words.ids_W])
+    return Mentions.once(len(words.lengths_T), text_of(words, place_M), name_V[words.ids_W[place_M]])
 
 
-def _numbered(gold: Names) -> tuple[list[str], Mentions]:
-    """The different names, and the gold concepts of each record as places among them."""
-    numbers: dict[str, int] = {}
-    wanted = Mentions.of([{numbers.setdefault(name, len(numbers)) for name in names} for names in gold])
-    return list(numbers), wanted
+def listed(names: Names, number_V: np.ndarray | None = None) -> Mentions:
+    """The names of each record as its mentions, by place among the different ones or by other numbers for these."""
+    concept_M = names.place_M if number_V is None else number_V[names.place_M]
+    return Mentions.once(len(names.given_N), names.row_M, concept_M.astype(np.int64))
 
 
-def _any(found: Mentions, wanted: Mentions, gold: Names) -> np.ndarray:
-    given_N = np.fromiter(map(bool, gold), bool, len(gold))
-    return np.where(given_N, found.common(wanted) > 0, np.nan)
+def _any(found: Mentions, gold: Names) -> np.ndarray:
+    return np.where(gold.sizes_N > 0, found.common(listed(gold)) > 0, np.nan)
 
 
-def substring_match(explanations: Sequence[str], wanted: Sequence[Collection[str]]) -> np.ndarray:
+def substring_match(texts: Texts, wanted: Iterable[Collection[bytes]]) -> np.ndarray:
     """values_N: 1 where a text contains a wanted concept, NaN where none is wanted.
 
-    MAPLE's matching, by characters: phrases count, and "art" is found in "start". With gold concepts it is GT-FMR,
-    with the train concepts of the item iFMR.
+    MAPLE's matching, by characters (as UTF-8, in which no character is found within another): phrases count, and "art"
+    is found in "start". With gold concepts it is GT-FMR, with the train concepts of the item iFMR.
     """
-    pairs = zip(explanations, wanted, strict=True)
-    return np.array([any(name in text for name in names) if names else np.nan for text, names in pairs], float)
+    pairs = zip(encoded(texts), wanted, strict=True)
+    values = (any(name in text for name in names) if names else np.nan for text, names in pairs)
+    return np.fromiter(values, np.float64, len(texts))
 
 
-def ifcr(explanations: Sequence[str], item_N: np.ndarray, wanted: Sequence[Collection[str]]) -> np.ndarray:
-    """values_I: share of the item's train concepts that its texts contain, by characters; NaN where it has none.
+def ifcr(texts: Texts, group_N: np.ndarray, wanted: Sequence[Collection[bytes]]) -> np.ndarray:
+    """values_G: share of the train concepts of an item that its texts contain, by characters; NaN where it has none.
 
-    `wanted` holds, for each record, the train concepts of its item. iFCR (MAPLE) is the mean.
+    `group_N` numbers the items of the records from 0 on, `wanted` holds the concepts of each. iFCR (MAPLE) is the mean.
     """
-    texts: list[list[str]] = [[] for _ in range(int(item_N.max()) + 1)]
-    names: list[Collection[str]] = [()] * len(texts)
-    for text, item, concepts in zip(explanations, item_N.tolist(), wanted, strict=True):
-        texts[item].append(text)
-        names[item] = concepts
-    # a line feed joins the texts: no concept, whose words are split at whitespace, can lie across it
-    joined = ["\n".join(own) for own in texts]
-    return np.array(
-        [
-            sum(name in text for name in own) / len(own) if own else np.nan
-            for text, own in zip(joined, names, strict=True)
-        ]
-    )
+    order_N = np.argsort(group_N, kind="stable")
+    ends = np.cumsum(np.bincount(group_N, minlength=len(wanted))).tolist()
+    values = []
+    for start, end, names in zip([0, *ends], ends, wanted, strict=False):
+        # a line feed joins the texts: no concept, whose words are split at whitespace, can lie across it
+        joined = b"\n".join(texts.take(order_N[start:end]).to_pylist())
+        values.append(sum(name in joined for name in names) / len(names) if names else np.nan)
+    return np.array(values, dtype=np.float64)
 
 
 def div(found: Mentions, n_concepts: int) -> float:

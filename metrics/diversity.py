@@ -6,12 +6,13 @@ the texts of an item, and on characters. Each has a name of its own.
 
 # N records · W words · G n-grams · U groups (users or items)
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from metrics.families import Jackknife, different, entropy
 from metrics.phrases import ngrams, tokenize
+from metrics.texts import Texts, strings
 from metrics.words import Words, at_whitespace, encode, ngrams_up_to
 
 ENTROPY_ORDERS = 3
@@ -29,24 +30,25 @@ def distinct_sentence(types_N: np.ndarray, words_N: np.ndarray, order: int) -> n
     return 100 * types_N / np.maximum(words_N - order + 1, 1)
 
 
-def distinct_char_prag(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def distinct_char_prag(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     """values_N of orders 1 and 2: different character n-grams over characters, in percent.
 
     So PRAG's script computes "Distinct-n": it iterates over a string, hence over characters, and divides by the length
     and not by the number of n-grams. For comparison with figures of that script alone.
     """
-    found = [_char_kinds(texts[start : start + CHAR_TEXTS]) for start in range(0, len(texts), CHAR_TEXTS)]
-    length_N = np.maximum(np.fromiter(map(len, texts), np.int64, len(texts)), 1)
-    first_N, second_N = (100 * np.concatenate([part[order] for part in found]) / length_N for order in (0, 1))
-    return first_N, second_N
+    starts = range(0, len(texts), CHAR_TEXTS)
+    found = [_char_kinds(strings(texts.slice(start, CHAR_TEXTS))) for start in starts]
+    first_N, second_N, length_N = (np.concatenate([np.zeros(0), *(part[k] for part in found)]) for k in range(3))
+    return 100 * first_N / np.maximum(length_N, 1), 100 * second_N / np.maximum(length_N, 1)
 
 
-def _char_kinds(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of different characters and of different pairs of neighbours in each text."""
+def _char_kinds(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of different characters and of different pairs of neighbours in each text, and its length."""
     code_W = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     count_C = np.bincount(code_W)
     number_W, size = (np.cumsum(count_C > 0) - 1)[code_W], int((count_C > 0).sum())  # few characters: small keys
-    text_W = np.repeat(np.arange(len(texts)), np.fromiter(map(len, texts), np.int64, len(texts)))
+    length_N = np.fromiter(map(len, texts), np.int64, len(texts))
+    text_W = np.repeat(np.arange(len(texts)), length_N)
     single_W = text_W * size + number_W
     neighbours = text_W[1:] == text_W[:-1]
     pair_G = (single_W[:-1] * size + number_W[1:])[neighbours]
@@ -56,7 +58,7 @@ def _char_kinds(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         np.bincount(_different(keys) // base, minlength=len(texts))
         for keys, base in ((single_W, size), (pair_G, size**2))
     )
-    return first_N, second_N
+    return first_N, second_N, length_N
 
 
 def _different(values: np.ndarray) -> np.ndarray:
@@ -65,7 +67,7 @@ def _different(values: np.ndarray) -> np.ndarray:
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]]
 
 
-def corpus_words(texts: Sequence[str]) -> Words:
+def corpus_words(texts: Texts) -> Words:
     """All words of the texts as numbers."""
     return at_whitespace(encode(texts))[0]
 
@@ -89,10 +91,12 @@ def corpus_diversity(words: Words, kind_N: np.ndarray) -> list[Jackknife]:
     return [*found, entr, usr, usn]
 
 
-def group_numbers(keys: Sequence[Hashable]) -> np.ndarray:
-    """group_N: 0, 1, ... in the order in which the keys first come."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+def group_numbers(value_N: np.ndarray) -> np.ndarray:
+    """group_N: equal values, equal numbers: 0, 1, ... in the order in which they first come."""
+    _, first_U, group_N = np.unique(value_N, return_index=True, return_inverse=True)
+    number_U = np.empty(len(first_U), dtype=np.int64)
+    number_U[np.argsort(first_U)] = np.arange(len(first_U))
+    return number_U[group_N]
 
 
 def unique_in_groups(kind_N: np.ndarray, group_N: np.ndarray) -> np.ndarray:

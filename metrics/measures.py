@@ -4,16 +4,18 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from metrics import diversity
+from metrics.columns import ABSENT_ID, ABSENT_INDEX, Names, Predictions
 from metrics.errors import InputError
 from metrics.families import Family, Jackknife
-from metrics.mentions import Mentions, Occurrences, Phrases, longest_first, text_of
+from metrics.mentions import Mentions, Phrases
 from metrics.sentiment import Polarity
 from metrics.text_counts import Pairs
+from metrics.texts import ERRORS, Texts
 from metrics.words import Words, kinds, lowered
 
 Columns = dict[str, np.ndarray]  # metric -> values, NaN where a unit does not define it
@@ -71,14 +73,14 @@ class Counts(NamedTuple):
 class Data:
     """Predictions and what is looked up or found in them; asked for what they lack, it raises AbsentError."""
 
-    records: list[dict[str, Any]]
+    records: Predictions
     corpus: ConceptKnowledge | None
     counts: Counts
 
-    @cached_property
-    def texts(self) -> list[str]:
+    @property
+    def texts(self) -> Texts:
         """The explanations."""
-        return [record["explanation"] for record in self.records]
+        return self.records.explanations
 
     @property
     def words(self) -> Words:
@@ -112,51 +114,56 @@ class Data:
         return Phrases(self.knowledge.concepts, self.lower[0].vocabulary)
 
     @cached_property
-    def _occurrences(self) -> Occurrences:
-        return longest_first(self._phrases.occurrences(self.lower[0]))
+    def _found(self) -> tuple[Mentions, np.ndarray]:
+        return self._phrases.found(self.lower[0])
 
-    @cached_property
+    @property
     def found(self) -> Mentions:
         """K(e) of every explanation: the concepts of train that it names."""
-        return self._phrases.mentions(self.lower[0], self._occurrences)
+        return self._found[0]
 
-    @cached_property
-    def found_in_references(self) -> Mentions:
-        """The concepts of train that each reference names."""
-        return self._phrases.mentions(self.lower[1], longest_first(self._phrases.occurrences(self.lower[1])))
-
-    @cached_property
+    @property
     def covered(self) -> np.ndarray:
         """covered_N: words of each explanation that belong to concepts of train."""
-        places, lengths = self._occurrences.places_O, self._occurrences.lengths_O
-        return np.bincount(text_of(self.words, places), lengths, len(self.records))
+        return self._found[1]
 
-    @cached_property
-    def gold(self) -> list[list[str]]:
+    @property
+    def found_in_references(self) -> Mentions:
+        """The concepts of train that each reference names."""
+        return self._phrases.found(self.lower[1])[0]
+
+    @property
+    def gold(self) -> Names:
         """The concepts of each record as given."""
-        if not any(names := [record.get("gold_concepts") or [] for record in self.records]):
+        names = self.records.names["gold_concepts"]
+        if len(names.place_M) == 0:
             raise AbsentError("no prediction has gold concepts")
         return names
 
     def ratings(self, key: str = "rating") -> np.ndarray:
         """rating_N. The gold ones must lie within the range to which predicted ones are clipped."""
-        rating_N = np.array(self.field(key), dtype=np.float64)
+        rating_N = self.records.numbers[key]
+        self._need(key, np.isnan(rating_N))
         low, high = self.knowledge.rating_min, self.knowledge.rating_max
         if key == "rating" and not (low <= rating_N.min() and rating_N.max() <= high):
             raise AbsentError(f"ratings lie outside {low:g} to {high:g}: give rating_range=[LOW,HIGH]")
         return rating_N
 
-    def field(self, key: str) -> list[Any]:
-        """The values of a key that every prediction must have."""
-        values = [record.get(key) for record in self.records]
-        if absent := values.count(None):
-            raise AbsentError(f"`{key}` is absent from {absent} of {len(values)} predictions")
-        return values
+    @property
+    def candidates(self) -> Names:
+        """The candidate concepts of each record."""
+        names = self.records.names["concepts"]
+        self._need("concepts", ~names.given_N)
+        return names
 
     def groups(self, key: str) -> np.ndarray:
         """group_N of the `user` or `item` of each record, by index where the corpus knows it."""
-        known = f"{key}_index" if self.records[0].get(f"{key}_index") is not None else key
-        return diversity.group_numbers(self.field(known))
+        index_N, place_N = self.records.numbers[f"{key}_index"], self.records.ids[key].place_N
+        if index_N[0] != ABSENT_INDEX:
+            self._need(f"{key}_index", index_N == ABSENT_INDEX)
+            return diversity.group_numbers(index_N)
+        self._need(key, place_N == ABSENT_ID)
+        return diversity.group_numbers(place_N)
 
     def known_concepts(self, key: str, by_index: list[set[int]] | None) -> tuple[np.ndarray, Mentions]:
         """index_N of each record's user or item, and the train concepts by index."""
@@ -166,7 +173,8 @@ class Data:
 
     def indices(self, key: str, known: int) -> np.ndarray:
         """index_N of each record's user or item, of which the corpus has `known`."""
-        index_N = np.array(self.field(key), dtype=np.int64)
+        index_N = self.records.numbers[key]
+        self._need(key, index_N == ABSENT_INDEX)
         if (outside_N := (index_N < 0) | (index_N >= known)).any():
             raise InputError(
                 f"`{key}` {index_N[outside_N][0]} of a prediction is outside the {known} of the corpus; "
@@ -174,12 +182,17 @@ class Data:
             )
         return index_N
 
-    def item_names(self) -> list[list[str]]:
-        """The train concepts of each record's item, by name."""
+    def item_names(self) -> tuple[np.ndarray, dict[int, list[bytes]]]:
+        """index_N of each record's item, and by index the names of its train concepts that hold a word, as UTF-8."""
         index_N, _ = self.known_concepts("item_index", self.knowledge.item_concepts)
-        names, items = self.knowledge.concepts, self.knowledge.item_concepts or []
+        names = [name.encode("utf-8", ERRORS) if name.split() else b"" for name in self.knowledge.concepts]
+        items = self.knowledge.item_concepts or []
         own = {
-            index: [names[concept] for concept in sorted(items[index]) if names[concept].split()]
+            index: [names[concept] for concept in sorted(items[index]) if names[concept]]
             for index in np.unique(index_N).tolist()
         }
-        return [own[index] for index in index_N.tolist()]
+        return index_N, own
+
+    def _need(self, key: str, absent_N: np.ndarray) -> None:
+        if absent := int(absent_N.sum()):
+            raise AbsentError(f"`{key}` is absent from {absent} of {len(absent_N)} predictions")

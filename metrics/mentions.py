@@ -5,13 +5,14 @@ The same rule as there: whole words in any letter case, left to right, the longe
 
 # M mentions: a text and one concept that it names · O occurrences of phrases · T texts · W words · V vocabulary
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
+from metrics.texts import CHUNK
 from metrics.words import Words, ranges
 
 
@@ -44,8 +45,11 @@ class Mentions(NamedTuple):
     def also_in(self, row_T: np.ndarray, others: "Mentions") -> np.ndarray:
         """within_M: is the concept of a mention among those of row `row_T[text]` of `others`?"""
         base = max(int(part.concepts_M.max(initial=0)) for part in (self, others)) + 1
-        own = row_T[self.texts_M] * np.int64(base) + self.concepts_M
-        return np.isin(own, others.texts_M * np.int64(base) + others.concepts_M)
+        own_M = row_T[self.texts_M] * np.int64(base) + self.concepts_M
+        key_M = others.texts_M * np.int64(base) + others.concepts_M  # in order: nothing has to be sorted
+        if len(key_M) == 0:
+            return np.zeros(len(own_M), dtype=bool)
+        return key_M[np.minimum(np.searchsorted(key_M, own_M), len(key_M) - 1)] == own_M
 
     def common(self, others: "Mentions") -> np.ndarray:
         """common_T: how many of a text's concepts the same text of `others` has, too."""
@@ -120,12 +124,27 @@ class Phrases:
         found = np.concatenate(parts, axis=1)
         return Occurrences(*found[:, np.argsort(found[0], kind="stable")])
 
-    def mentions(self, words: Words, found: Occurrences) -> Mentions:
-        """What the texts name: the indices of the phrases that occur."""
-        text_O, count_O = text_of(words, found.places_O), self.count_S[found.spelling_O]
-        start_S = np.cumsum(self.count_S) - self.count_S
-        concepts_M = self.concepts[ranges(start_S[found.spelling_O], count_O)]
-        return Mentions.once(len(words.bounds_T1) - 1, np.repeat(text_O, count_O), concepts_M)
+    def found(self, words: Words) -> tuple[Mentions, np.ndarray]:
+        """What each text names, the longest phrase first, and covered_T: its words that belong to these phrases."""
+        return self._mentions(words, longest_first)
+
+    def anywhere(self, words: Words) -> Mentions:
+        """What each text names, also within longer phrases."""
+        return self._mentions(words, lambda found: found)[0]
+
+    def _mentions(self, words: Words, chosen: Callable[[Occurrences], Occurrences]) -> tuple[Mentions, np.ndarray]:
+        start_S, n = np.cumsum(self.count_S) - self.count_S, len(words.bounds_T1) - 1
+        texts, concepts, covered = ([np.zeros(0, np.int64)] for _ in range(3))
+        for start in range(0, n, CHUNK):
+            part = words.part(start, min(start + CHUNK, n))
+            found = chosen(self.occurrences(part))
+            text_O, count_O = text_of(part, found.places_O), self.count_S[found.spelling_O]
+            concept_M = self.concepts[ranges(start_S[found.spelling_O], count_O)]
+            own = Mentions.once(len(part.lengths_T), np.repeat(text_O, count_O), concept_M)
+            texts.append(own.texts_M + start)
+            concepts.append(own.concepts_M)
+            covered.append(np.bincount(text_O, found.lengths_O, own.n).astype(np.int64))
+        return Mentions(n, np.concatenate(texts), np.concatenate(concepts)), np.concatenate(covered)
 
 
 def longest_first(found: Occurrences) -> Occurrences:

@@ -13,25 +13,39 @@ import numpy as np
 
 from metrics import diversity
 from metrics.bleu import corpus_bleu
+from metrics.columns import Predictions
 from metrics.families import Family, Jackknife, Sums, means
 from metrics.measures import AbsentError, Columns, ConceptKnowledge, Counts, Data, Measures
 from metrics.paper_concepts import CONCEPT_COLUMNS, CONCEPT_FAMILIES
 from metrics.rating import predict_bias, rating_errors
 from metrics.rouge import rouge_l_of, rouge_n_of
-from metrics.sentiment import sign
 from metrics.text_counts import BLEU, MAX_ORDER, ROUGE, TYPES
 
 # Means over some of the records: not all have a gold concept, candidates, or a text that names a concept.
 SOMETIMES = {"fmr", "fmr_token", "gt_fmr", "ifmr", "cmr", "cmr_both", "cmr_gold", "cmr_candidates", "candidate_recall"}
 
 
-def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, counts: Counts) -> Measures:
+def measure(records: Predictions, knowledge: ConceptKnowledge | None, counts: Counts) -> Measures:
     """The paper suite of predictions, of whose texts `counts` are what is counted.
 
     Metrics that lack a field or are defined on no record are left out, and `skipped` lists "names: reason".
     """
-    data = Data(records, knowledge, counts)
-    measures, skipped = Measures(len(records)), defaultdict(list)
+    data, measures = Data(records, knowledge, counts), Measures(len(records))
+    skipped: dict[str, list[str]] = defaultdict(list)
+    lacking: dict[str, list[str]] = defaultdict(list)
+    # first what looks at all texts at once: for millions of them that takes most room, and there is nothing kept yet
+    parts, columns = _parts(data, lacking), _columns(data, skipped)
+    measures.families.extend(_record_families(data, columns))
+    measures.families.extend(part for part in parts if not isinstance(part, Jackknife))
+    measures.jackknives.extend(part for part in parts if isinstance(part, Jackknife))
+    for reason, names in lacking.items():
+        skipped[reason].extend(names)
+    measures.skipped.extend(f"{', '.join(names)}: {reason}" for reason, names in skipped.items())
+    return measures
+
+
+def _columns(data: Data, skipped: dict[str, list[str]]) -> Columns:
+    """All metrics that are means over records."""
     columns: Columns = {}
     for names, columns_of in _COLUMNS.items():
         try:
@@ -41,15 +55,18 @@ def measure(records: list[dict[str, Any]], knowledge: ConceptKnowledge | None, c
     for name in [name for name, values_N in columns.items() if np.isnan(values_N).all()]:
         del columns[name]
         skipped["defined on no prediction"].append(name)
-    measures.families.extend(_record_families(data, columns))
+    return columns
+
+
+def _parts(data: Data, skipped: dict[str, list[str]]) -> list[Family | Jackknife]:
+    """All others."""
+    parts: list[Family | Jackknife] = []
     for names, parts_of in _FAMILIES.items():
         try:
-            for part in parts_of(data):
-                (measures.jackknives if isinstance(part, Jackknife) else measures.families).append(part)
+            parts += parts_of(data)
         except AbsentError as reason:
             skipped[str(reason)].append(names)
-    measures.skipped.extend(f"{', '.join(names)}: {reason}" for reason, names in skipped.items())
-    return measures
+    return parts
 
 
 def _record_families(data: Data, columns: Columns) -> list[Family]:
@@ -139,7 +156,7 @@ def _sentiment(data: Data) -> list[Family]:
     if polarity is None:
         raise AbsentError("no liked and disliked texts of train are known to tell polarity by")
     middle = (data.knowledge.rating_min + data.knowledge.rating_max) / 2
-    rated_N = np.array([sign(rating, middle) for rating in data.ratings().tolist()])
+    rated_N = np.sign(data.ratings() - middle)
     if not rated_N.any():
         raise AbsentError("no prediction has a rating above or below the middle")
     said_N, reference_N = (polarity.of_all(side) for side in data.lower)
@@ -153,11 +170,9 @@ def _sentiment(data: Data) -> list[Family]:
             f"sentiment_{one}_{other}": judged_N * ((rated_N == rated) & (said_N == said))
             for said, other in ((1, "pos"), (-1, "neg"))
         }
-    if all(record.get("predicted_rating") is not None for record in data.records):
-        predicted_N = np.array([sign(record["predicted_rating"], middle) for record in data.records])
-        if predicted_N.any():
-            matches_N = np.where(predicted_N == 0, np.nan, said_N == predicted_N)
-            columns["sentiment_match_predicted"] = matches_N
+    predicted_N = np.sign(data.records.numbers["predicted_rating"] - middle)
+    if not np.isnan(predicted_N).any() and predicted_N.any():
+        columns["sentiment_match_predicted"] = np.where(predicted_N == 0, np.nan, said_N == predicted_N)
     return [means(columns, "record"), *_balanced(rated_N, said_N)]
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from metrics.concept import candidate_recall, cmr, fmr, fmr_token, ifcr, share, substring_match, tokens
+from metrics.concept import candidate_recall, cmr, fmr, fmr_token, ifcr, listed, share, substring_match, tokens
 from metrics.families import Family, Jackknife, SharedPairs, Sums, different, means
 from metrics.item_overlap import cor
 from metrics.measures import AbsentError, Columns, Data
-from metrics.mentions import Mentions, Phrases, longest_first
+from metrics.mentions import Mentions, Phrases
 
 LIST_SHARE = 0.5  # of the words of a text, from which on it is a list of concepts
 
@@ -20,7 +20,7 @@ def _gold_columns(data: Data) -> Columns:
     return {
         "fmr": fmr(data.words, data.gold),
         "fmr_token": fmr_token(data.words, data.gold),
-        "gt_fmr": substring_match(data.texts, [[n for n in row if n.split()] for row in data.gold]),
+        "gt_fmr": substring_match(data.texts, data.gold.encoded()),
     }
 
 
@@ -44,17 +44,20 @@ def _match_columns(data: Data) -> Columns:
 
 
 def _item_columns(data: Data) -> Columns:
-    return {"ifmr": substring_match(data.texts, data.item_names())}
+    index_N, names = data.item_names()
+    return {"ifmr": substring_match(data.texts, (names[index] for index in index_N.tolist()))}
 
 
 def _candidate_columns(data: Data) -> Columns:
-    names = [[entry["concept"] for entry in concepts] for concepts in data.field("concepts")]
-    if not any(names):
+    names = data.candidates
+    if len(names.place_M) == 0:
         raise AbsentError("no prediction has candidate concepts")
     indices = {concept: index for index, concept in enumerate(data.knowledge.concepts)}
-    if unknown := sorted({name for row in names for name in row} - indices.keys()):
+    number_V = np.array([indices.get(name, -1) for name in names.values])
+    if (unknown_M := number_V[names.place_M] < 0).any():
+        unknown = sorted({names.values[place] for place in np.unique(names.place_M[unknown_M]).tolist()})
         raise AbsentError(f"candidate concept {unknown[0]!r} ({len(unknown)} in all) is not in the train split")
-    candidates = Mentions.of([{indices[name] for name in row} for row in names])
+    candidates = listed(names, number_V)
     return {
         "cmr_candidates": cmr(data.found, candidates),
         "candidate_recall": candidate_recall(data.found, candidates),
@@ -77,9 +80,8 @@ def _coverage(data: Data) -> list[Jackknife]:
 
 
 def _test_coverage(data: Data) -> list[Jackknife]:
-    vocabulary = sorted({name for names in data.gold for name in names})
-    phrases = Phrases(vocabulary, data.lower[0].vocabulary)
-    found = phrases.mentions(data.lower[0], longest_first(phrases.occurrences(data.lower[0])))
+    vocabulary = sorted(data.gold.values[place] for place in np.unique(data.gold.place_M).tolist())
+    found, _ = Phrases(vocabulary, data.lower[0].vocabulary).found(data.lower[0])
     return [_named("fcr_test", found, len(vocabulary))]
 
 
@@ -121,10 +123,13 @@ def _cor(data: Data) -> list[Family]:
 
 
 def _item_coverage(data: Data) -> list[Family]:
-    values_I = ifcr(data.texts, data.groups("item"), data.item_names())
-    if np.isnan(values_I).all():
+    index_N, names = data.item_names()
+    group_N = data.groups("item")
+    _, first_G = np.unique(group_N, return_index=True)
+    values_G = ifcr(data.texts, group_N, [names[index] for index in index_N[first_G].tolist()])
+    if np.isnan(values_G).all():
         raise AbsentError("defined on no prediction")
-    return [means({"ifcr": values_I}, "item")]
+    return [means({"ifcr": values_G}, "item")]
 
 
 CONCEPT_FAMILIES: dict[str, Callable[[Data], list[Any]]] = {

@@ -5,8 +5,9 @@ One JSON object a line (`.gz` too), or the `generated.txt` of PETER, PEPLER and 
 
 import gzip
 import json
-import math
-from collections.abc import Iterator
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +15,50 @@ from metrics.errors import InputError
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a predictions file, of which `explanation` and `reference` must be given.
+    """The records of a predictions file as `stream_predictions` yields them."""
+    return list(stream_predictions(path))
+
+
+def stream_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
+    """One record after the other of a predictions file, of which `explanation` and `reference` must be given.
 
     Raises InputError naming file and line for what is no record, a value of the wrong type, or a record given twice (as
-    a distributed sampler that pads its shards would do: it changes every mean).
+    a distributed sampler that pads its shards would do: it changes every mean), and for a file without any.
     """
-    predictions: list[dict[str, Any]] = []
     numbers: dict[str | int, int] = {}
-    try:
-        with _opened(Path(path)) as file:
-            lines = list(file)
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({reason}); give the path of a predictions file.") from None
-    for number, prediction in (_blocks if Path(path).suffix == ".txt" else _objects)(lines, str(path)):
+    number = 0
+    for number, prediction in (_blocks if Path(path).suffix == ".txt" else _objects)(_lines(Path(path)), str(path)):
         record = prediction.get("record")
         if record is not None and numbers.setdefault(record, number) != number:
             raise InputError(
                 f"{path}:{number}: record {record!r} was given on line {numbers[record]} already; "
                 "keep one line for each record."
             )
-        predictions.append(prediction)
-    if not predictions:
+        yield prediction
+    if number == 0:
         raise InputError(f"{path} holds no predictions; generate them before evaluating.")
-    return predictions
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with _opened(path) as file:
+            yield from file
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); give the path of a predictions file.") from None
 
 
 def _opened(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
-def _objects(lines: list[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(lines: Iterable[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, _parse(line, f"{path}:{number}")
 
 
-def _blocks(lines: list[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _blocks(lines: Iterable[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Blocks that end with an empty line: reference, explanation (PEPLER, NRT, Att2Seq), between them for PETER the
     words of its context prediction, which is no text.
     """
@@ -94,7 +102,8 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # NaN, infinities and whole numbers that no float holds compare as false
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_id(value: Any) -> bool:
@@ -102,7 +111,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_index(value: Any) -> bool:
-    return _is_id(value) and not isinstance(value, str) and value >= 0
+    return _is_id(value) and not isinstance(value, str) and 0 <= value < 2**63
 
 
 def _is_texts(value: Any) -> bool:

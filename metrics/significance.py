@@ -21,6 +21,12 @@ from metrics.measures import Measures
 from metrics.suite import by_units, resampled
 
 SIGNIFICANT = 0.05
+UNDEFINED = "a resample leaves it undefined"
+UNMOVED = "no single record changes it"
+NO_TEST = {
+    "mauve": "each system's texts were clustered with the references on their own, and records that change places "
+    "between two systems have no cluster in the other"
+}
 
 
 class Difference(NamedTuple):
@@ -32,6 +38,15 @@ class Difference(NamedTuple):
     ci: list[float] | None  # 95 %, of the difference
     p: float | None  # two-sided; None where no test is defined
     p_holm: float | None  # corrected for the metrics compared
+    no_ci: str | None  # why there is no interval
+    no_p: str | None  # why there is no test
+
+
+class _Test(NamedTuple):
+    ci: list[float] | None
+    p: float | None
+    no_ci: str | None = None
+    no_p: str | None = None
 
 
 def compare(
@@ -59,23 +74,26 @@ def compare_groups(
     draws = [_mean([resampled(measures, resamples, seed) for measures in side]) for side in (ours, theirs)]
     jackknives = [_jackknives(side) for side in (ours, theirs)]
     exchange = randomisation(ours[0], theirs[0], trials, seed) if len(ours) == len(theirs) == 1 else {}
-    found: dict[str, tuple[list[float] | None, float | None]] = {}
+    found: dict[str, _Test] = {}
     for name in names:
         if name in jackknives[0] and name in jackknives[1]:
             found[name] = _jackknife_test(jackknives[0][name], jackknives[1][name])
         elif name in draws[0] and name in draws[1]:
-            differences_R = draws[0][name] - draws[1][name]
-            p = exchange.get(name)
-            found[name] = interval(differences_R), bootstrap_p(differences_R) if p is None else p
+            found[name] = _drawn_test(draws[0][name] - draws[1][name], exchange.get(name))
         else:
-            found[name] = None, None
-    corrected = holm({name: p for name, (_, p) in found.items() if p is not None})
-    return {
-        name: Difference(
-            values[0][name], values[1][name], values[0][name] - values[1][name], ci, p, corrected.get(name)
-        )
-        for name, (ci, p) in found.items()
-    }
+            reason = NO_TEST.get(name, "one of the two has too few units to draw from")
+            found[name] = _Test(None, None, reason, reason)
+    corrected = holm({name: test.p for name, test in found.items() if test.p is not None})
+    differences = {}
+    for name, test in found.items():
+        one, two = (side[name] for side in values)
+        differences[name] = Difference(one, two, one - two, test.ci, test.p, corrected.get(name), test.no_ci, test.no_p)
+    return differences
+
+
+def _drawn_test(differences_R: np.ndarray, exchanged_p: float | None) -> _Test:
+    ci, p = interval(differences_R), bootstrap_p(differences_R) if exchanged_p is None else exchanged_p
+    return _Test(ci, p, None if ci else UNDEFINED, UNDEFINED if p is None else None)
 
 
 def randomisation(ours: Measures, theirs: Measures, trials: int, seed: int) -> dict[str, float]:
@@ -124,17 +142,19 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def _jackknife_test(ours: Jackknife, theirs: Jackknife) -> tuple[list[float] | None, float | None]:
+def _jackknife_test(ours: Jackknife, theirs: Jackknife) -> _Test:
     difference = Jackknife(ours.name, ours.value - theirs.value, ours.without_N - theirs.without_N)
     variance = difference.variance()
     if variance > 0:
         p = math.erfc(abs(difference.value) / math.sqrt(2 * variance))
-        return normal_interval(difference.value, variance), p
+        return _Test(normal_interval(difference.value, variance), p)
     if difference.value == 0:
-        return None, 1.0
+        return _Test(None, 1.0, UNMOVED)
     # No record changes either figure (all texts equal, or all different): taken as if one record did.
     one_record = ours.most / len(ours.without_N)
-    return None, math.erfc(abs(difference.value) / (math.sqrt(2) * one_record)) if math.isfinite(one_record) else None
+    if not math.isfinite(one_record):
+        return _Test(None, None, UNMOVED, UNMOVED)
+    return _Test(None, math.erfc(abs(difference.value) / (math.sqrt(2) * one_record)), UNMOVED)
 
 
 def _jackknives(side: Sequence[Measures]) -> dict[str, Jackknife]:

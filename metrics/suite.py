@@ -6,21 +6,22 @@ reports what a run on one does.
 
 # R resamples · U units · K metrics
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from metrics.bootstrap import bootstrap, interval
+from metrics.columns import Predictions
 from metrics.errors import InputError
 from metrics.families import Family
 from metrics.measures import ConceptKnowledge, Counts, Measures
 from metrics.paper import measure
 from metrics.predictions import read_predictions
 from metrics.table import format_table
-from metrics.text_counts import chunks, pairs_of
+from metrics.text_counts import all_counts, pairs_of
+from metrics.texts import encoded
 
 __all__ = [
     "ConceptKnowledge",
@@ -31,51 +32,59 @@ __all__ = [
     "format_table",
     "read_predictions",
     "resampled",
+    "scores_of",
 ]
 
 Scores = dict[str, Any]
 
 
 def evaluate(
-    predictions: list[dict[str, Any]],
+    predictions: Iterable[Mapping[str, Any]],
     knowledge: ConceptKnowledge | None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Scores:
-    """All metrics of the paper suite on one set of predictions: see `figures`. Raises InputError for no predictions."""
-    records = canonical(predictions)
+    """All metrics of the paper suite on one set of predictions, one dict a record: see `figures`.
+
+    Raises InputError for no predictions.
+    """
+    return scores_of(canonical(Predictions.of(predictions)), knowledge, resamples, seed)
+
+
+def scores_of(records: Predictions, knowledge: ConceptKnowledge | None, resamples: int, seed: int) -> Scores:
+    """The same of records in their canonical order."""
     return figures(measure(records, knowledge, counts_of(records)), resamples, seed)
 
 
-def counts_of(records: Sequence[dict[str, Any]]) -> Counts:
+def counts_of(records: Predictions) -> Counts:
     """What is counted in the texts of records."""
-    pairs = pairs_of([record["explanation"] for record in records], [record["reference"] for record in records])
-    return Counts(pairs, np.concatenate([pairs.counts(part.start, part.stop) for part in chunks(len(records))]))
+    pairs = pairs_of(records.explanations, records.references)
+    return Counts(pairs, all_counts(pairs, len(records)))
 
 
-def canonical(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def canonical(predictions: Predictions) -> Predictions:
     """The predictions in an order that is a function of what they hold. Raises InputError where there are none."""
-    return [predictions[place] for place in canonical_places(predictions)]
+    return predictions.take(canonical_places(predictions))
 
 
-def canonical_places(predictions: Sequence[dict[str, Any]]) -> list[int]:
+def canonical_places(predictions: Predictions) -> np.ndarray:
     """Where in `predictions` the first, second, ... of the canonical order stand."""
-    if not predictions:
+    n = len(predictions)
+    if n == 0:
         raise InputError("There are no predictions to evaluate; generate them first.")
-    names: list[Any] = [record.get("record") for record in predictions]
-    keys: list[Any]
-    if None not in names and len(set(names)) == len(names):
-        keys = [_order(name) for name in names]
-    else:
-        keys = list(map(_content, predictions))
-    return sorted(range(len(predictions)), key=keys.__getitem__)
+    ids = predictions.ids["record"]
+    named = not ids.absent and len(np.unique(ids.place_N)) == n
+    keys = [_order(ids.values[place]) for place in ids.place_N.tolist()] if named else _contents(predictions)
+    return np.array(sorted(range(n), key=keys.__getitem__))
 
 
-def _content(record: dict[str, Any]) -> str:
+def _contents(predictions: Predictions) -> list[Any]:
     """All that a record holds as one text, which no other record has; most files of other programs have two texts."""
-    ours, theirs = record["explanation"], record["reference"]
-    rest = json.dumps(record, sort_keys=True, default=str) if len(record) > 2 else ""
-    return f"{ours}\0{theirs}\0{rest}\0{len(ours)}"  # its length: texts may hold \0, too
+    texts = zip(encoded(predictions.explanations), encoded(predictions.references), strict=True)
+    return [
+        b"\0".join([ours, theirs, rest, b"%d" % len(ours)])  # its length: texts may hold \0, too
+        for (ours, theirs), rest in zip(texts, predictions.rest(), strict=True)
+    ]
 
 
 def _order(name: str | int) -> tuple[bool, int, str]:
@@ -87,10 +96,11 @@ def figures(measures: Measures, resamples: int = 1000, seed: int = 0) -> Scores:
 
     Intervals are of 95 %: percentile bootstrap over records, over items or users where the metric is a mean over
     these; the jackknife's for metrics that count what is different. There is none for a single record, for
-    `resamples=0`, or where a resample leaves the metric undefined. `skipped` lists what could not be computed and why.
+    `resamples=0`, or where a resample leaves the metric undefined. `skipped` lists what could not be computed and why,
+    intervals among it.
     """
     scores: Scores = {"n": measures.n} | measures.signatures
-    bounds = intervals(measures, resamples, seed)
+    bounds, missing = intervals(measures, resamples, seed)
     undefined = []
     for name, value in measures.values().items():
         if not math.isfinite(value):
@@ -100,16 +110,29 @@ def figures(measures: Measures, resamples: int = 1000, seed: int = 0) -> Scores:
         if name in bounds:
             scores[f"{name}_ci"] = bounds[name]
     reasons = [f"{', '.join(undefined)}: defined on no prediction"] if undefined else []
+    lacking: dict[str, list[str]] = {}
+    for name in (name for name in scores if name in missing):
+        lacking.setdefault(missing[name], []).append(name)
+    reasons += [f"interval of {', '.join(names)}: {reason}" for reason, names in lacking.items()]
     return scores | {"skipped": [*measures.skipped, *reasons]}
 
 
-def intervals(measures: Measures, resamples: int, seed: int) -> dict[str, list[float]]:
-    """Metric -> [low, high]."""
-    if measures.n < 2 or resamples == 0:
-        return {}
+def intervals(measures: Measures, resamples: int, seed: int) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Metric -> [low, high], and metric -> why there is none; nothing of either where none was asked for."""
+    if resamples == 0:
+        return {}, {}
+    if measures.n < 2:
+        return {}, dict.fromkeys(measures.values(), "there is one prediction")
     found = {name: interval(values_R) for name, values_R in resampled(measures, resamples, seed).items()}
+    missing = dict.fromkeys(found, "a resample leaves it undefined")
+    for family in measures.families:
+        if family.units < 2:
+            missing |= dict.fromkeys(family.names, f"there is one {family.unit}")
+    missing |= dict.fromkeys((jackknife.name for jackknife in measures.jackknives), "no single record changes it")
+    missing |= dict.fromkeys(measures.plain, "no single record changes it")
     found |= {jackknife.name: jackknife.interval() for jackknife in measures.jackknives} | measures.bounds
-    return {name: bounds for name, bounds in found.items() if bounds is not None}
+    bounds = {name: own for name, own in found.items() if own is not None}
+    return bounds, {name: reason for name, reason in missing.items() if name not in bounds}
 
 
 def resampled(measures: Measures, resamples: int, seed: int) -> dict[str, np.ndarray]:

@@ -19,7 +19,8 @@ CAPTION = (
     "(bootstrap; of Distinct, USR and FCR jackknife)."
 )
 STANDARD_CAPTION = (
-    "suite standard: sacreBLEU, chrF and rouge-score with the signatures below; [low, high]: 95 % bootstrap interval."
+    "suite standard: sacreBLEU, chrF and rouge-score with the signatures below; [low, high]: 95 % interval\n"
+    "(bootstrap; of self-BLEU and MAUVE jackknife)."
 )
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metrics.words import CHUNK, Words, at_whitespace, encode, longer, single
+from metrics.texts import CHUNK, Texts, texts_of
+from metrics.words import Words, at_whitespace, encode, longer, single
 
 MAX_ORDER = 4
 LCS_BLOCK = 512  # records padded to one length
@@ -43,7 +44,7 @@ class Pairs(NamedTuple):
     theirs_at_blanks: Words
 
     def counts(self, start: int, stop: int) -> np.ndarray:
-        """counts_NC, int64, with the columns `COLUMNS`, of the records from `start` to `stop`."""
+        """counts_NC, int32, with the columns `COLUMNS`, of the records from `start` to `stop`."""
         words, at_blanks = ([side.part(start, stop) for side in sides] for sides in (self[:2], self[2:]))
         counts_NC = _counts(*words)
         if any(not np.array_equal(a.ids_W, b.ids_W) for a, b in zip(words, at_blanks, strict=True)):
@@ -51,7 +52,7 @@ class Pairs(NamedTuple):
         return counts_NC
 
 
-def pairs_of(hypotheses: Sequence[str], references: Sequence[str]) -> Pairs:
+def pairs_of(hypotheses: Texts, references: Texts) -> Pairs:
     """The words of both sides. Raises ValueError where one list is shorter."""
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references: one list is shorter")
@@ -65,13 +66,17 @@ def chunks(n: int) -> list[range]:
 
 
 def text_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """counts_NC, int64, with the columns `COLUMNS`.
+    """counts_NC, int32, with the columns `COLUMNS`.
 
     BLEU and Distinct split at any whitespace, the field's ROUGE at single spaces (an empty text is one empty word).
     """
-    pairs = pairs_of(hypotheses, references)
-    parts = [pairs.counts(part.start, part.stop) for part in chunks(len(hypotheses))]
-    return np.concatenate([np.zeros((0, len(COLUMNS)), dtype=np.int64), *parts])
+    return all_counts(pairs_of(texts_of(hypotheses), texts_of(references)), len(hypotheses))
+
+
+def all_counts(pairs: Pairs, n: int) -> np.ndarray:
+    """counts_NC of all `n` records, counted some at a time."""
+    parts = [pairs.counts(part.start, part.stop) for part in chunks(n)]
+    return np.concatenate([np.zeros((0, len(COLUMNS)), dtype=np.int32), *parts])
 
 
 def _counts(ours: Words, theirs: Words) -> np.ndarray:
@@ -102,7 +107,7 @@ def _counts(ours: Words, theirs: Words) -> np.ndarray:
             grams = grams.only(common_K[grams.types_G])
     columns["rouge_l_common"] = lcs_lengths(ours, theirs)
     columns["rouge_l_ours"], columns["rouge_l_theirs"] = ours.lengths_T, theirs.lengths_T
-    return np.stack([columns[name] for name in COLUMNS], axis=1).astype(np.int64)
+    return np.stack([columns[name] for name in COLUMNS], axis=1).astype(np.int32)
 
 
 def lcs_lengths(ours: Words, theirs: Words) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow
 from pyarrow import compute
 
-CHUNK = 8192  # texts at a time: bounds memory, and no count depends on it
+from metrics.texts import CHUNK, ERRORS, Texts
+
 PART = 2**16  # keys that are sorted at a time, few enough for the processor's cache
 
 
@@ -37,25 +38,21 @@ class Words(NamedTuple):
         return Words(self.ids_W[bounds[0] : bounds[-1]], bounds - bounds[0], self.vocabulary)
 
 
-def encode(*sides: Sequence[str]) -> list[Words]:
+def encode(*sides: Texts) -> list[Words]:
     """The words of each list of texts, split at single blanks, with one vocabulary. An empty text is one empty word."""
-    parts, bounds = [], []
+    numbers: dict[bytes, int] = {}
+    found = []
     for texts in sides:
-        lengths = [np.zeros(1, np.int64)]
-        for start in range(0, len(texts), CHUNK) or (0,):
-            # as bytes: JSON may hold half a surrogate pair, which is no text for Arrow
-            held = [text.encode("utf-8", "surrogatepass") for text in texts[start : start + CHUNK]]
-            split = compute.split_pattern(pyarrow.array(held, pyarrow.large_binary()), pattern=b" ")
-            parts.append(split.flatten().dictionary_encode())
+        ids, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
+        for start in range(0, len(texts), CHUNK):
+            split = compute.split_pattern(texts.slice(start, CHUNK), pattern=b" ")
+            words = split.flatten().dictionary_encode()
+            number_D = [numbers.setdefault(word, len(numbers)) for word in words.dictionary.to_pylist()]
+            ids.append(np.array(number_D, dtype=np.int32)[words.indices.to_numpy()])
             lengths.append(np.diff(split.offsets))
-        bounds.append(np.cumsum(np.concatenate(lengths)))
-    chunks = pyarrow.chunked_array(parts).unify_dictionaries().chunks
-    vocabulary = [word.decode("utf-8", "surrogatepass") for word in chunks[0].dictionary.to_pylist()]
-    ids_W = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
-    ends = np.cumsum([own[-1] for own in bounds])
-    return [
-        Words(own, own_bounds, vocabulary) for own, own_bounds in zip(np.split(ids_W, ends[:-1]), bounds, strict=True)
-    ]
+        found.append((np.concatenate(ids), np.cumsum(np.concatenate(lengths))))
+    vocabulary = [word.decode("utf-8", ERRORS) for word in numbers]
+    return [Words(ids_W, bounds_T1, vocabulary) for ids_W, bounds_T1 in found]
 
 
 def at_whitespace(sides: Sequence[Words]) -> list[Words]:
@@ -83,9 +80,12 @@ def at_whitespace(sides: Sequence[Words]) -> list[Words]:
 
 
 def lowered(sides: Sequence[Words]) -> list[Words]:
-    """The same words in lower case."""
+    """The same words in lower case; the very same objects where they are."""
+    vocabulary = sides[0].vocabulary
     numbers: dict[str, int] = {}
-    lower_V = np.array([numbers.setdefault(word.lower(), len(numbers)) for word in sides[0].vocabulary], dtype=np.int32)
+    lower_V = np.array([numbers.setdefault(word.lower(), len(numbers)) for word in vocabulary], dtype=np.int32)
+    if list(numbers) == vocabulary:
+        return list(sides)
     return [Words(lower_V[words.ids_W], words.bounds_T1, list(numbers)) for words in sides]
 
 
@@ -97,13 +97,10 @@ def ranges(start_X: np.ndarray, count_X: np.ndarray) -> np.ndarray:
 
 def kinds(words: Words) -> np.ndarray:
     """kind_T: the same number, the same words in the same order."""
-    numbers: dict[bytes, int] = {}
-    size, bounds = words.ids_W.itemsize, (words.bounds_T1 * words.ids_W.itemsize).tolist()
-    held = words.ids_W.tobytes() if size else b""
-    return np.array(
-        [numbers.setdefault(held[start:stop], len(numbers)) for start, stop in zip(bounds, bounds[1:], strict=False)],
-        dtype=np.int64,
-    )
+    size = words.ids_W.itemsize
+    buffers = (pyarrow.py_buffer(np.ascontiguousarray(part)) for part in (words.bounds_T1 * size, words.ids_W))
+    held = pyarrow.LargeBinaryArray.from_buffers(pyarrow.large_binary(), len(words.bounds_T1) - 1, [None, *buffers])
+    return held.dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
 class Grams(NamedTuple):
@@ -131,8 +128,11 @@ def longer(words: Words, grams: Grams, order: int) -> Grams:
     """Those of `order` words that begin with the given ones, which have one word less."""
     grams = grams.only(grams.places_G + order <= words.bounds_T1[grams.texts_G + 1])
     # exact: a type is below the number of words, far from overflow when multiplied
-    keys_G = grams.types_G * np.int64(len(words.vocabulary)) + words.ids_W[grams.places_G + order - 1]
-    return Grams(numbered(keys_G), grams.places_G, grams.texts_G)
+    key_G = grams.types_G * np.int64(len(words.vocabulary))
+    key_G += words.ids_W[grams.places_G + (order - 1)]
+    _, places_G, texts_G = grams
+    del grams
+    return Grams(numbered(key_G), places_G, texts_G)
 
 
 def ngrams_up_to(orders: int, words: Words, group_T: np.ndarray | None = None) -> Iterator[Grams]:
@@ -155,12 +155,13 @@ def numbered(key_G: np.ndarray) -> np.ndarray:
         return np.unique(key_G, return_inverse=True)[1]
     part_G = _hashed(key_G, bits)
     order_G = np.argsort(part_G, kind="stable")  # of 16 bits: a radix sort
-    sorted_G, start, known = key_G[order_G], 0, 0
-    for end in np.cumsum(np.bincount(part_G)).tolist():
+    ends, sorted_G, start, known = np.cumsum(np.bincount(part_G)).tolist(), key_G[order_G], 0, 0
+    del key_G, part_G  # of the n-grams of millions of texts
+    for end in ends:
         different, inverse = np.unique(sorted_G[start:end], return_inverse=True)
         sorted_G[start:end] = inverse + known
         start, known = end, known + len(different)
-    number_G: np.ndarray = np.empty(len(key_G), dtype=_whole(len(key_G)))
+    number_G: np.ndarray = np.empty(len(sorted_G), dtype=_whole(len(sorted_G)))
     number_G[order_G] = sorted_G
     return number_G
 

@@ -4,6 +4,7 @@ import pytest
 
 from datamodules.importers.embedded import load_truth, write_embedded
 from launch.faithfulness import DRIVER_METRICS, driver_lines, drivers
+from metrics.columns import Predictions
 from metrics.measures import Measures
 
 
@@ -13,8 +14,8 @@ def corpus(tmp_path_factory):
 
 
 def figures(corpus, text_of):
-    records = [{"record": row, "explanation": text_of(row)} for row in range(len(corpus.explanations))]
-    return Measures(len(records), [drivers(corpus, records)]).values()
+    records = [{"record": row, "explanation": text_of(row), "reference": ""} for row in range(len(corpus.explanations))]
+    return Measures(len(records), [drivers(corpus, Predictions.of(records))]).values()
 
 
 def test_a_text_that_names_all_drivers_with_their_polarity_is_perfect(corpus):

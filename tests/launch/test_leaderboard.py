@@ -62,6 +62,18 @@ def test_ratings_of_other_programs_are_clipped_to_the_range_given(folder, capsys
     assert "rmse" not in json.loads(run(capsys, predictions="other.jsonl", json=True, rating_range=[2.0, 3.0]))
 
 
+def test_every_figure_has_an_interval_or_a_reason(folder, capsys):
+    (folder / "concepts.txt").write_text("pool\nbar\n\nroom\n")
+    options = {"json": True, "vocabulary": "concepts.txt", "suite": "all"}
+    for name in ("weak", "strong_s1", "other.jsonl"):  # the texts of the last are all the same
+        scores = json.loads(run(capsys, predictions=name, **options))
+        lines = [line for line in scores["skipped"] if line.startswith("interval of ")]
+        told = [key for line in lines for key in line.removeprefix("interval of ").split(":")[0].split(", ")]
+        bare = [key for key, value in scores.items() if isinstance(value, int | float) and f"{key}_ci" not in scores]
+        assert [key for key in bare if key != "n" and key not in told] == []
+    assert "usr" in bare
+
+
 def test_a_list_of_concepts_stands_in_for_a_corpus(folder, capsys):
     (folder / "concepts.txt").write_text("pool\nbar\n\nroom\n")
     scores = json.loads(run(capsys, predictions="strong_s1", json=True, vocabulary="concepts.txt"))

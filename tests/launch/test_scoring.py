@@ -7,13 +7,14 @@ import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
 from launch.scoring import StandardConfig, measure
+from metrics.columns import Predictions
 from metrics.errors import InputError
 from metrics.suite import figures
 from models.language_model import NewModelConfig, create_language_model, load_tokenizer
 from models.text_encoder import create_encoder
 
 TEXTS = ["the room was clean", "a pool", "", "the breakfast was good and the staff was nice " * 20, "bar", "a bar"]
-RECORDS = [{"explanation": text, "reference": "the pool and the bar were nice"} for text in TEXTS]
+RECORDS = Predictions.of([{"explanation": text, "reference": "the pool and the bar were nice"} for text in TEXTS])
 TINY = NewModelConfig(width=16, layers=1, heads=2, vocabulary=300)
 
 
@@ -72,8 +73,8 @@ def test_mauve_needs_a_model_and_its_package(folder, monkeypatch):
         with pytest.raises(InputError, match="pip install 'llm2er.mauve.'"):
             measure(RECORDS, None, "standard", config)
         return
-    same = [{"explanation": text, "reference": text} for text in TEXTS * 10]
-    other = [{"explanation": "room " * 9, "reference": text} for text in TEXTS * 10]
+    same = Predictions.of({"explanation": text, "reference": text} for text in TEXTS * 10)
+    other = Predictions.of({"explanation": "room " * 9, "reference": text} for text in TEXTS * 10)
     near, far = (figures(measure(rows, None, "standard", config), resamples=20) for rows in (same, other))
     assert near["mauve"] == pytest.approx(1, abs=0.01)
     assert far["mauve"] < near["mauve"]

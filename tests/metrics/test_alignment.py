@@ -1,11 +1,18 @@
 import pytest
 
-from metrics.alignment import align
+from metrics.alignment import align as align_columns
+from metrics.columns import Predictions
 from metrics.errors import InputError
 
 
 def line(reference, **more):
     return {"reference": reference, "explanation": "x"} | more
+
+
+def align(files):
+    """The lines of each file in the order of the first."""
+    aligned = align_columns({name: Predictions.of(lines) for name, lines in files.items()})
+    return [[lines[place] for place in found.line_N] for lines, found in zip(files.values(), aligned, strict=True)]
 
 
 def test_records_are_matched_by_their_ids():

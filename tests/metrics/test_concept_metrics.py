@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from metrics import item_overlap
+from metrics.columns import Names
 from metrics.concept import candidate_recall, cmr, div, fmr, fmr_token
 from metrics.diversity import corpus_words
 from metrics.families import SharedPairs
 from metrics.item_overlap import cor
 from metrics.mentions import Mentions
+from metrics.texts import texts_of
 
 
 def random_sets(rng: random.Random, n: int, concepts: int = 6) -> list[set[int]]:
@@ -36,13 +38,13 @@ def slow_cor(found: list[set[int]], items: list[int], smaller: bool = False) -> 
 
 def test_fmr_is_one_where_a_gold_concept_is_named():
     texts = ["the swimming pool", "nice room", "start of it", "anything"]
-    values = fmr(corpus_words(texts), [["swimming pool"], ["pool", "Room"], ["art"], []])
+    values = fmr(corpus_words(texts_of(texts)), Names.of([["swimming pool"], ["pool", "Room"], ["art"], []]))
     np.testing.assert_equal(values, [1, 1, 0, np.nan])
 
 
 def test_fmr_of_single_words_counts_letter_case():
     texts = ["the Pool", "the pool", "swimming pool", "anything"]
-    values = fmr_token(corpus_words(texts), [["pool"], ["pool"], ["swimming pool"], []])
+    values = fmr_token(corpus_words(texts_of(texts)), Names.of([["pool"], ["pool"], ["swimming pool"], []]))
     np.testing.assert_equal(values, [0, 1, 0, np.nan])
 
 

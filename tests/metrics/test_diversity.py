@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from metrics.diversity import corpus_diversity, corpus_words, distinct_char_prag, distinct_corpus, distinct_sentence
+from metrics.texts import texts_of
 from metrics.words import kinds
 
 TEXTS = ["a b a b", "a b", "c", ""]  # 7 words of 3 kinds; bigrams ab ba ab | ab
@@ -29,7 +30,7 @@ def test_corpus_distinct_of_nothing_is_zero():
 
 
 def by_name(texts):
-    words = corpus_words(texts)
+    words = corpus_words(texts_of(texts))
     return {found.name: found for found in corpus_diversity(words, kinds(words))}
 
 
@@ -39,7 +40,7 @@ def test_texts_are_the_same_when_their_words_are():
 
 def test_character_distinct_is_that_of_prag():
     # "abab": 2 characters of 4, 2 pairs (ab, ba) over 4 characters; texts end where they end
-    first, second = distinct_char_prag(["abab", "", "a", "b\U0001f600", "aaa"])
+    first, second = distinct_char_prag(texts_of(["abab", "", "a", "b\U0001f600", "aaa"]))
     assert first == pytest.approx([50, 0, 100, 100, 100 / 3])
     assert second == pytest.approx([50, 0, 0, 50, 100 / 3])
 

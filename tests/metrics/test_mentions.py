@@ -5,27 +5,27 @@ import random
 import numpy as np
 import pytest
 
+from metrics import mentions as module
 from metrics.diversity import corpus_words
-from metrics.mentions import Mentions, Phrases, longest_first, text_of
+from metrics.mentions import Mentions, Phrases
 from metrics.phrases import PhraseMatcher
+from metrics.texts import texts_of
 from metrics.words import lowered
 
 
 def found(phrases, texts):
     """(concepts, words covered) of each text."""
-    (words,) = lowered([corpus_words(texts)])
-    finder = Phrases(phrases, words.vocabulary)
-    kept = longest_first(finder.occurrences(words))
-    mentions = finder.mentions(words, kept)
+    (words,) = lowered([corpus_words(texts_of(texts))])
+    mentions, covered = Phrases(phrases, words.vocabulary).found(words)
     sets = [set() for _ in texts]
     for text, concept in zip(mentions.texts_M.tolist(), mentions.concepts_M.tolist(), strict=True):
         sets[text].add(concept)
-    covered = np.bincount(text_of(words, kept.places_O), kept.lengths_O, len(texts))
     return [*zip(sets, covered.tolist(), strict=True)]
 
 
-@pytest.mark.parametrize("longest", [1, 2, 4])
-def test_what_is_found_is_what_the_matcher_finds(longest):
+@pytest.mark.parametrize(("longest", "chunk"), [(1, 8192), (2, 3), (4, 8192)])
+def test_what_is_found_is_what_the_matcher_finds(monkeypatch, longest, chunk):
+    monkeypatch.setattr(module, "CHUNK", chunk)
     rng = random.Random(longest)
     for _ in range(100):
         phrases = [" ".join(rng.choices("abcB", k=rng.randint(0, longest))) for _ in range(rng.randint(0, 8))]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from metrics import text_counts as text_counts_module
 from metrics import words as words_module
 from metrics.catalog import ALL
+from metrics.columns import Predictions
 from metrics.paper import measure
 from metrics.significance import compare
-from metrics.suite import ConceptKnowledge, canonical, counts_of, evaluate
+from metrics.suite import ConceptKnowledge, counts_of, evaluate
 from metrics.text_counts import text_counts
 
 WORDS = st.sampled_from(["pool", "bar", "the", "is", "nice", "a", "spa", "swimming", "é", "pool,"])
@@ -98,9 +99,9 @@ def test_counts_do_not_depend_on_the_batch(records, size):
 @given(RECORDS, RECORDS)
 def test_a_comparison_turns_with_its_sides(first, second):
     n = min(len(first), len(second))
-    ours = canonical(first[:n])
+    ours = first[:n]
     theirs = [a | {"explanation": b["explanation"]} for a, b in zip(ours, second, strict=False)]
-    a, b = (measure(rows, KNOWLEDGE, counts_of(rows)) for rows in (ours, theirs))
+    a, b = (measure(rows, KNOWLEDGE, counts_of(rows)) for rows in map(Predictions.of, (ours, theirs)))
     names = list(a.values())
     there, back = compare(a, b, names, 20, 20), compare(b, a, names, 20, 20)
     for key in there:

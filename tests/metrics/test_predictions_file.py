@@ -33,6 +33,8 @@ def test_null_stands_for_an_absent_field(tmp_path):
         ({"explanation": "a", "reference": 3}, "`reference` must be given as a text, got 3"),
         (GOOD | {"record": 2, "rating": "5"}, "`rating` must be a finite number"),
         (GOOD | {"record": 2, "predicted_rating": float("nan")}, "`predicted_rating` must be a finite number"),
+        (GOOD | {"record": 2, "rating": 10**400}, "`rating` must be a finite number"),
+        (GOOD | {"record": 2, "user_index": 2**63}, "`user_index` must be a whole number from 0 on"),
         (GOOD | {"record": 2, "concepts": ["bar", 3]}, "`concepts` must be a list of"),
         (GOOD | {"record": 2, "gold_concepts": "bar"}, "`gold_concepts` must be a list of texts"),
         (GOOD | {"record": 2, "user_index": -1}, "`user_index` must be a whole number from 0 on"),
@@ -74,6 +76,15 @@ def test_text_in_another_encoding_is_named(tmp_path):
     file = tmp_path / "predictions.jsonl"
     file.write_bytes('{"explanation": "é", "reference": "a"}'.encode("latin-1"))
     with pytest.raises(InputError, match="predictions.jsonl:1: not JSON in UTF-8"):
+        read_predictions(file)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-12], lambda data: data[:20] + b"\xff" * 9 + data[29:]])
+def test_a_broken_archive_is_named(tmp_path, damage):
+    file = tmp_path / "predictions.jsonl.gz"
+    lines = [json.dumps(GOOD | {"record": n, "explanation": f"a {n * n}"}) + "\n" for n in range(99)]
+    file.write_bytes(damage(gzip.compress("".join(lines).encode())))
+    with pytest.raises(InputError, match=r"predictions.jsonl.gz cannot be read|not JSON"):
         read_predictions(file)
 
 

@@ -8,13 +8,14 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 from scipy import stats
 
+from metrics.columns import Predictions
 from metrics.families import SharedPairs, Sums, means
 from metrics.measures import Measures
 from metrics.mentions import Mentions
 from metrics.paper import measure
 from metrics.significance import bootstrap_p, compare, compare_groups, holm, randomisation
 from metrics.standard import library_rows, measure_library
-from metrics.suite import canonical, counts_of, figures, resampled
+from metrics.suite import counts_of, evaluate, resampled
 
 WORDS = ["the", "room", "was", "nice", "pool", "bar", "staff", "very", "clean", "and"]
 
@@ -27,6 +28,11 @@ def corpus(n, kept, noise):
     return [" ".join(words) for words in references], [
         " ".join(word if rng.random() < kept else rng.choice(WORDS) for word in words) for words in references
     ]
+
+
+def measured(records):
+    columns = Predictions.of(records)
+    return measure(columns, None, counts_of(columns))
 
 
 def of_values(values):
@@ -95,7 +101,7 @@ def test_p_is_uniform_where_there_is_no_difference():
 def test_equal_systems_do_not_differ():
     references, ours = corpus(40, 0.6, noise=2)
     records = [{"explanation": a, "reference": b} for a, b in zip(ours, references, strict=True)]
-    measures = measure(records, None, counts_of(records))
+    measures = measured(records)
     found = compare(measures, measures, list(measures.values()), resamples=50, trials=50)
     assert len(found) > 20
     assert {test.difference for test in found.values()} == {0}
@@ -110,7 +116,7 @@ def test_exchanging_records_gives_the_metrics_of_the_exchanged_texts():
     sides = []
     for texts in (ours, theirs, mixed):
         records = [{"explanation": a, "reference": b} for a, b in zip(texts, references, strict=True)]
-        sides.append(measure(records, None, counts_of(records)).families)
+        sides.append(measured(records).families)
     for a, b, expected in zip(*sides, strict=True):  # BLEU, and the means
         assert isinstance(a, Sums)
         assert a.exchanged(b, swap[None].astype(float))[0][0] == pytest.approx(expected.weighted(np.ones((1, 12)))[0])
@@ -160,7 +166,7 @@ def test_jackknifed_metrics_are_tested_by_record():
     rng = random.Random(0)
     varied = [{"explanation": " ".join(rng.choices(WORDS, k=6)), "reference": "a"} for _ in range(300)]
     poor = [{"explanation": " ".join(rng.choices(WORDS[:3], k=3)), "reference": "a"} for _ in range(300)]
-    a, b = (measure(records, None, counts_of(records)) for records in (varied, poor))
+    a, b = (measured(records) for records in (varied, poor))
     found = compare(a, b, ["usr", "entr", "usn"], 100, 100)
     for test in found.values():
         assert test.p < 1e-6
@@ -170,14 +176,25 @@ def test_jackknifed_metrics_are_tested_by_record():
 def test_all_texts_equal_differs_from_all_texts_different():
     unique = [{"explanation": f"w{n}", "reference": "a"} for n in range(50)]
     same = [{"explanation": "w", "reference": "a"} for _ in range(50)]
-    a, b = (measure(records, None, counts_of(records)) for records in (unique, same))
+    a, b = (measured(records) for records in (unique, same))
     found = compare(a, b, ["usr"], 10, 10)["usr"]
     assert found.p < 1e-9
-    assert found.ci is None
+    assert (found.ci, found.no_ci) == (None, "no single record changes it")
+
+
+def test_what_has_no_interval_or_test_says_why():
+    sides = [
+        Measures(4, [means({"m": np.array([1.0, bad, 2.0, 3.0])}, "record")], plain={"mauve": 0.5}) for bad in (0, 9)
+    ]
+    sides[1].draws[50, 0] = {"m": np.full(50, np.nan)}
+    found = compare(*sides, ["m", "mauve"], 50, 50)
+    assert (found["m"].ci, found["m"].no_ci, found["m"].no_p) == (None, "a resample leaves it undefined", None)
+    assert found["mauve"].p is None
+    assert found["mauve"].no_p.startswith("each system's texts were clustered with the references on their own")
+    assert found["m"].p_holm == found["m"].p  # what has no test is not counted
 
 
 def test_intervals_do_not_depend_on_the_order_of_the_files_lines():
     references, ours = corpus(50, 0.6, noise=2)
     records = [{"explanation": a, "reference": b} for a, b in zip(ours, references, strict=True)]
-    there, back = (canonical(lines) for lines in (records, records[::-1]))
-    assert figures(measure(there, None, counts_of(there)), 50) == figures(measure(back, None, counts_of(back)), 50)
+    assert evaluate(records, None, 50) == evaluate(records[::-1], None, 50)

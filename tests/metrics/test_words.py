@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metrics import words as module
+from metrics.texts import texts_of
 from metrics.words import at_whitespace, encode, kinds, lowered, ngrams_up_to, numbered, ranges
 
 TEXTS = ["a b a", "", "  a", "b\tc d", "\u00a0", "A b a", "\ud800 x", "a b a", "\u03a3 b\u03a3"]
@@ -21,7 +22,7 @@ def told(words):
 @pytest.mark.parametrize("chunk", [1, 2, 8192])
 def test_words_are_those_of_split(monkeypatch, chunk):
     monkeypatch.setattr(module, "CHUNK", chunk)
-    sides = encode(TEXTS, TEXTS[::-1])
+    sides = encode(texts_of(TEXTS), texts_of(TEXTS[::-1]))
     assert told(sides[0]) == [text.split(" ") for text in TEXTS]
     assert told(sides[1]) == [text.split(" ") for text in TEXTS[::-1]]
     split = at_whitespace(sides)
@@ -32,18 +33,18 @@ def test_words_are_those_of_split(monkeypatch, chunk):
 
 
 def test_texts_with_single_blanks_are_not_split_again():
-    sides = encode(["a b", "c"], ["a"])
+    sides = encode(texts_of(["a b", "c"]), texts_of(["a"]))
     assert at_whitespace(sides)[0] is sides[0]
 
 
 def test_no_texts_have_no_words():
-    (words,) = at_whitespace(encode([]))
+    (words,) = at_whitespace(encode(texts_of([])))
     assert (len(words.ids_W), words.bounds_T1.tolist()) == (0, [0])
     assert kinds(words).tolist() == []
 
 
 def test_texts_are_of_one_kind_when_their_words_are_equal():
-    assert kinds(at_whitespace(encode(TEXTS))[0]).tolist() == [0, 1, 2, 3, 1, 4, 5, 0, 6]
+    assert kinds(at_whitespace(encode(texts_of(TEXTS)))[0]).tolist() == [0, 1, 2, 3, 1, 4, 5, 0, 6]
 
 
 @pytest.mark.parametrize("part", [3, 2**16])
@@ -59,7 +60,7 @@ def test_equal_keys_get_equal_numbers(monkeypatch, part):
 def test_ngrams_have_one_type_where_they_are_equal_within_a_group(grouped):
     rng = random.Random(0)
     texts = [" ".join(rng.choices("abc", k=rng.randint(0, 6))) for _ in range(40)]
-    (words,) = at_whitespace(encode(texts))
+    (words,) = at_whitespace(encode(texts_of(texts)))
     groups = np.array([rng.randrange(4) for _ in texts])
     for order, grams in enumerate(ngrams_up_to(3, words, groups if grouped else None), start=1):
         expected = [
