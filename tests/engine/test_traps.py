@@ -129,6 +129,13 @@ def test_parameters_that_are_sharded_away_are_counted(probed: Callable[[str], di
     assert found["counted"] == [found["whole"], found["whole"]]
 
 
+def test_every_process_group_waits_as_long_as_it_is_told_to(probed: Callable[[str], dict]) -> None:
+    # DeepSpeed makes groups of its own, which have torch's default: under NCCL they would give up after 10 minutes.
+    waits = probed("first_loss")["waits"]
+    assert len(waits) >= 2
+    assert set(waits) == {1860.0}  # a minute more than the watchdog's hardware.hang_timeout
+
+
 def test_nothing_is_compiled_at_start(probed: Callable[[str], dict]) -> None:
     # A compilation that is killed leaves a lock at which every later start hangs.
     assert probed("compiled") == {"libraries": [], "status": 0}

@@ -15,6 +15,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed import distributed_c10d
 
 from launch import run as launch_run
 from launch import stages
@@ -179,12 +180,15 @@ def gradient_norms(run: Run, patch: pytest.MonkeyPatch) -> dict:
 
 
 def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
-    """First loss of a model made in place, and its size as the console announces it while it is sharded."""
+    """First loss of a model made in place, its size as the console announces it while it is sharded, and how long each
+    process group waits."""
     seen: list[float] = []
-    step, counted = ExplanationModule.training_step, []
+    step, counted, waits = ExplanationModule.training_step, [], []
 
     def watched(module: ExplanationModule, batch: object, index: int) -> torch.Tensor:
         counted.append(trainable_and_total(module))  # before a first forward pass gathers small parameters
+        backends = [group._get_backend(torch.device("cpu")) for group in distributed_c10d._world.pg_map]
+        waits[:] = [backend.options._timeout.total_seconds() for backend in backends]
         loss = step(module, batch, index)
         seen.append(float(loss.detach()))
         return loss
@@ -194,7 +198,8 @@ def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
     export = run.folder.export("explanation")
     tokenizer = load_tokenizer(str(export / "lm"))
     whole = sum(parameter.numel() for parameter in load_explainer(export).parameters())
-    return {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer)), "counted": counted[0], "whole": whole}
+    found = {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer))}
+    return found | {"counted": counted[0], "whole": whole, "waits": waits}
 
 
 def uneven_generation(run: Run, patch: pytest.MonkeyPatch) -> dict:
