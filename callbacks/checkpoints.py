@@ -126,8 +126,8 @@ class Checkpoints(Checkpoint):
         # One more than are kept is there for a moment, and the first one is there now.
         if world()[0] == 0 and free < size * count:
             log.warning(
-                "%s: %.1f GB are free, and checkpoints of %.1f GB need up to %.1f GB more; lower checkpoint.keep",
-                *(path.parent, free / 1e9, size / 1e9, size * count / 1e9),
+                "%s: %s are free, and checkpoints of %s need up to %s more; lower checkpoint.keep",
+                *(path.parent, _bytes(free), _bytes(size), _bytes(size * count)),
             )
 
     def on_train_batch_end(
@@ -344,6 +344,10 @@ def _rows(path: Path) -> int:
         return 0
     with path.open("rb") as file:
         return max(sum(1 for _ in file) - 1, 0)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _told(action: Callable[[], None]) -> str:

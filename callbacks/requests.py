@@ -106,6 +106,13 @@ def stop_if_taken(taken_by: Callable[[], str]) -> None:
         raise LockLostError(owner)
 
 
+def restarts() -> dict[str, int]:
+    """How often torchrun and SLURM have started this process again by themselves; {} at a first start."""
+    names = {"torchrun": "TORCHELASTIC_RESTART_COUNT", "SLURM": "SLURM_RESTART_COUNT"}
+    counts = {who: int(os.environ.get(name) or 0) for who, name in names.items()}
+    return {who: count for who, count in counts.items() if count > 0}
+
+
 def restarted() -> bool:
     """Whether torchrun or SLURM started this process again by itself."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return bool(restarts())

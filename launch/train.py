@@ -22,7 +22,7 @@ from pathlib import Path
 import transformers
 
 from callbacks.guards import NonFiniteError
-from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests
+from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests, restarts
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
 from launch.schema import TrainConfig
@@ -91,6 +91,7 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
 def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
     """The stages in their order, then the result."""
     from launch.plan import check_batches
+    from launch.resume import refuse_what_is_not_due
     from launch.stages import TRAINED
 
     config = run.config
@@ -98,10 +99,10 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
     run.stop_if_asked("nothing is begun")
     say_what_is_read(run)
     finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
+    asked_for = [name for name in TRAINED if config.stage in ("all", name)]
+    refuse_what_is_not_due(run.folder, [name for name in asked_for if name not in finished])
     run.folder.record()
-    for name in TRAINED:
-        if config.stage not in ("all", name):
-            continue
+    for name in asked_for:
         if name in finished:
             log.info("%s: already finished in %s, skipped", name, run.folder.export(name))
             continue
@@ -125,12 +126,13 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
 
 
 def say_what_is_read(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
-    """One line on the corpus."""
+    """One line on the corpus, and at which start of the job it is read."""
     corpus = run.corpus
     counts = ", ".join(f"{len(corpus.rows(split))} {split}" for split in ("train", "valid", "test"))
     log.info(
-        "corpus %s: %s records, %d users, %d items, %d concepts; run folder %s",
+        "corpus %s: %s records, %d users, %d items, %d concepts; run folder %s%s",
         *(corpus.path, counts, len(corpus.users), len(corpus.items), len(corpus.concepts), run.folder.path),
+        "".join(f", restart {count} by {who}" for who, count in restarts().items()),
     )
 
 
