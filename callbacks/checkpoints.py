@@ -171,8 +171,9 @@ class Checkpoints(Checkpoint):
 
     def _fulfil(self, trainer: pl.Trainer, wish: Wish) -> None:
         self._pending = Wish()
-        if wish.save:
-            self.save(trainer)
+        path = self.save(trainer) if wish.save else None
+        if path and wish.reason and not wish.stop:
+            log.info("%s: saved as %s asks, in %s", self.place.stage, wish.reason, path)
         if wish.stop:
             step = f"{self.place.stage} step {trainer.global_step}"
             raise Interrupted(f"{step}: stopped by {wish.reason}; the same command goes on from here", wish.requeue)

@@ -90,7 +90,7 @@ class Requests:
             return Wish(True, True, requeue=number != signal.SIGINT, reason=f"signal {name}")
         if stop:
             return Wish(True, True, reason=f"{self.run_dir / 'STOP'}")
-        return Wish(bool(due_any or save))
+        return Wish(bool(due_any or save), reason=f"{self.run_dir / 'SAVE'}" if save else "")
 
 
 class LockLostError(RuntimeError):

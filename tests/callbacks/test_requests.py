@@ -55,6 +55,7 @@ def test_a_switch_file_counts_once(requests, tmp_path, name, stops):
     (tmp_path / name).touch()
     wish = requests.agree(False, CPU)
     assert (wish.save, wish.stop, wish.requeue) == (True, stops, False)
+    assert wish.reason == str(tmp_path / name)
     assert not (tmp_path / name).exists()
     assert not requests.agree(False, CPU).save
 

@@ -61,6 +61,8 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert files["codes"] == [0, 0]  # the user's own wish: nothing to queue again
     assert not files["requeue"]
     assert files["checkpoints"][-2:] == ["step-000021", "step-000023"]
+    assert "rating: saved as " in files["printed"]
+    assert "SAVE asks, in " in files["printed"]
     assert files["left"] == []  # the switches are taken back, and the lock is released
     within = seen["usr1_in_a_validation_and_term_in_the_save"]
     assert within["codes"] == [75, 75]
