@@ -61,6 +61,11 @@ class Requests:
         """Called when another process owns the run folder."""
         self.lost = owner
 
+    def forget_files(self) -> None:
+        """At the end of a run: a switch that came too late must not end the next start."""
+        for name in ("SAVE", "STOP"):
+            (self.run_dir / name).unlink(missing_ok=True)
+
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
 

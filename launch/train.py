@@ -123,6 +123,8 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
         from launch.result import result
 
         result(run)
+    if world()[0] == 0:
+        run.requests.forget_files()
 
 
 def say_what_is_read(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds

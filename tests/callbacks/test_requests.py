@@ -60,6 +60,12 @@ def test_a_switch_file_counts_once(requests, tmp_path, name, stops):
     assert not requests.agree(False, CPU).save
 
 
+def test_a_switch_that_came_too_late_does_not_end_the_next_start(requests, tmp_path):
+    (tmp_path / "STOP").touch()
+    requests.forget_files()
+    assert not requests.agree(False, CPU).stop
+
+
 def test_a_run_folder_that_was_lost_ends_the_run(requests):
     requests.replaced("job 7, process 1 on node2")
     with pytest.raises(LockLostError, match="job 7, process 1 on node2 has taken over the run folder"):

@@ -24,7 +24,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     ),
     "adapters_2": ("adapters", ("rating",), ["zero.stage=2", *LORA]),
     "adapters_3": ("adapters", ("rating",), ["zero.stage=3", *LORA]),
-    "adapter_ppo": ("adapter_ppo", ("rating", "ccr", "hqar"), ["zero.stage=3", *LORA]),
+    "adapter_ppo": ("adapter_ppo", ("rating", "ccr", "hqar"), ["zero.stage=3", "ppo.discriminator_lr=0.001", *LORA]),
     "first_loss": ("first_loss", ("rating",), ["zero.stage=3"]),
 }
 
@@ -115,6 +115,17 @@ def test_adapter_policy_starts_at_its_reference(probed: Callable[[str], dict]) -
     assert found["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert found["reference_changed"] is False
     assert found["policy_changed"] is True
+
+
+def test_what_is_frozen_in_ppo_stays_as_it_is_and_has_no_optimizer_state(probed: Callable[[str], dict]) -> None:
+    # After several updates of policy and discriminator, with adapters under ZeRO-3.
+    found = probed("adapter_ppo")["frozen"]
+    assert all(found["trained"])
+    assert any(found["hqar"])
+    for name in ("policy and reference", "ccr", "held-out hqar"):
+        assert found[name]
+        assert not any(found[name]), name
+    assert found["trainable"] <= found["held"] < 1.1 * found["trainable"]  # whole numbers of parameters a rank
 
 
 def test_a_fresh_model_under_zero_3_has_the_loss_of_chance(probed: Callable[[str], dict]) -> None:

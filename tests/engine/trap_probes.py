@@ -23,7 +23,7 @@ from launch.config import load
 from launch.engine import start
 from launch.run import Run
 from launch.schema import TrainConfig
-from lightning_modules.collectives import full_state, gather_objects, trainable_and_total, world
+from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, trainable_and_total, world
 from lightning_modules.explanation import ExplanationModule
 from lightning_modules.ppo.module import PPOModule
 from models import generation
@@ -61,6 +61,36 @@ class Figures(pl.Callback):
             "kl": "kl",
         }
         self.rows.append({name: float(trainer.callback_metrics[f"ppo/{key}"]) for name, key in names.items()})
+
+
+class Frozen(pl.Callback):
+    """What of a PPO run changes although it is frozen, and what the optimizer keeps a state of."""
+
+    def __init__(self) -> None:
+        self.found: dict = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: PPOModule) -> None:
+        self.before = self.parts(module)
+
+    def on_train_end(self, trainer: pl.Trainer, module: PPOModule) -> None:
+        after = self.parts(module)
+        self.found = {name: [bool(self.before[name][key] != after[name][key]) for key in after[name]] for name in after}
+        held = sum(state["exp_avg"].numel() for state in trainer.strategy.model.optimizer.optimizer.state.values())
+        sizes = [getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad]
+        self.found |= {"held": int(sum_over_ranks(torch.tensor(held))), "trainable": sum(sizes)}
+
+    @staticmethod
+    def parts(module: PPOModule) -> dict[str, dict[str, bytes]]:
+        """Bytes of this rank's part of every parameter, by who owns it."""
+        networks = {"policy and reference": module, "ccr": module.scorer.encoder, "hqar": module.scorer.discriminator}
+        networks["held-out hqar"] = module.held_out_scorer.discriminator
+        found: dict[str, dict[str, bytes]] = {"trained": {}}
+        for name, network in networks.items():
+            for key, parameter in network.named_parameters():
+                part = getattr(parameter, "ds_tensor", parameter).detach()
+                owner = "trained" if network is module and parameter.requires_grad else name
+                found.setdefault(owner, {})[key] = part.contiguous().numpy().tobytes()
+        return found
 
 
 def watched_ppo(run: Run, patch: pytest.MonkeyPatch) -> tuple[Figures, list[int], PPOModule]:
@@ -152,6 +182,8 @@ def adapters(run: Run, patch: pytest.MonkeyPatch) -> dict:
 
 def adapter_ppo(run: Run, patch: pytest.MonkeyPatch) -> dict:
     run.folder.finish("explanation", stages.explanation(run))
+    frozen = Frozen()
+    with_callback(patch, frozen)
     figures, _, module = watched_ppo(run, patch)
     before = load_file(run.folder.export("explanation") / "lm" / "adapter_model.safetensors")
     lm = full_state(module.policy.lm)
@@ -162,6 +194,7 @@ def adapter_ppo(run: Run, patch: pytest.MonkeyPatch) -> dict:
     return figures.rows[0] | {
         "reference_changed": any(not torch.equal(kept[name], before[name]) for name in before),
         "policy_changed": any(not torch.equal(tuned[name], before[name]) for name in before),
+        "frozen": frozen.found,
     }
 
 
