@@ -25,6 +25,7 @@ from launch.run import Run
 from launch.schema import TrainConfig
 from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, trainable_and_total, world
 from lightning_modules.explanation import ExplanationModule
+from lightning_modules.ppo import adversary
 from lightning_modules.ppo.module import PPOModule
 from models import generation
 from models.explainer import load_explainer, new_explainer
@@ -184,6 +185,7 @@ def adapter_ppo(run: Run, patch: pytest.MonkeyPatch) -> dict:
     run.folder.finish("explanation", stages.explanation(run))
     frozen = Frozen()
     with_callback(patch, frozen)
+    patch.setattr(adversary, "TOO_GOOD", 1.0)  # the discriminator learns in every iteration
     figures, _, module = watched_ppo(run, patch)
     before = load_file(run.folder.export("explanation") / "lm" / "adapter_model.safetensors")
     lm = full_state(module.policy.lm)
