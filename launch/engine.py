@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -178,8 +179,14 @@ def start(hardware: HardwareConfig) -> None:
         store, rank, ranks = next(dist.rendezvous("env://", timeout=limit))
         met = meet(store, rank, ranks, limit)
         # Ranks that meet by one network and compute by another, which is not there, would wait for `limit`.
-        dist.init_process_group(backend, store=met, rank=rank, world_size=ranks, timeout=min(limit, FIRST_SUM))
-        seconds = try_sum(torch.device("cpu" if cpu else "cuda"))
+        try:
+            dist.init_process_group(backend, store=met, rank=rank, world_size=ranks, timeout=min(limit, FIRST_SUM))
+            seconds = try_sum(torch.device("cpu" if cpu else "cuda"))
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"rank {rank} on {socket.gethostname()} has met the others and cannot compute with them ({error}); "
+                f"{backend.upper()}_SOCKET_IFNAME, if set, must name a network that joins all nodes"
+            ) from error
         log.info(
             "%d ranks, %s a node: adding up 1 MB takes %.1f ms",
             *(ranks, os.environ.get("LOCAL_WORLD_SIZE", ranks), 1000 * seconds),

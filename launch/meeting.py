@@ -4,7 +4,6 @@ torchrun keeps one key-value store through its restarts: ranks would look for ad
 restart count cannot tell the starts apart, because every node counts only the restarts of its own ranks.
 """
 
-import socket
 import time
 import uuid
 from datetime import timedelta
@@ -57,8 +56,8 @@ def try_sum(device: torch.device) -> float:
         seconds = time.monotonic() - began
         if wrong:
             raise RuntimeError(
-                f"rank {rank} on {socket.gethostname()}: {wrong} of {TRIED} sums over {ranks} ranks are wrong; a link "
-                "or a GPU is faulty, leave out its node (sbatch --exclude=NODE)"
+                f"{wrong} of {TRIED} sums over {ranks} ranks are wrong: a link or a GPU is faulty, leave out its node "
+                "by sbatch --exclude=NODE"
             )
     return seconds
 

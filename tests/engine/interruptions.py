@@ -161,6 +161,12 @@ def hang(work: Path) -> dict:
     return {"codes": seen["codes"], "told": told, "seconds": time.monotonic() - began}
 
 
+def no_network(work: Path) -> dict:
+    """Ranks that have met are to compute over a network that is not there."""
+    seen = run(work, "none", "rating", GLOO_SOCKET_IFNAME="ib77")
+    return {"codes": seen["codes"], "printed": seen["printed"]}
+
+
 def broken_gradient(work: Path) -> dict:
     """On rank 1 a gradient of the fourth step is not finite, though its loss is; or the loss itself is not."""
 
@@ -314,6 +320,7 @@ SCENARIOS = [
     in_a_rollout,
     asked_to_end,
     hang,
+    no_network,
     broken_gradient,
     spike,
     wandb_goes_on,

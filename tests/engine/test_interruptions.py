@@ -137,6 +137,17 @@ def test_a_rank_that_hangs_ends_the_job_with_every_ranks_stack(scenario: Callabl
     assert "distributed" in seen["told"][0]  # where the other waits for it
 
 
+def test_ranks_that_meet_and_cannot_compute_together_are_told_what_to_look_at(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("no_network")
+    assert seen["codes"] == [1, 1]
+    told = [printed.strip().splitlines()[-1] for printed in seen["printed"]]
+    assert re.fullmatch(
+        r"RuntimeError: rank [01] on \S+ has met the others and cannot compute with them \(.*: ib77\); "
+        "GLOO_SOCKET_IFNAME, if set, must name a network that joins all nodes",
+        next(words for words in told if "ib77" in words),
+    )
+
+
 def test_a_gradient_that_is_not_finite_stops_all_ranks_before_the_update(scenario: Callable[[str], dict]) -> None:
     seen = scenario("broken_gradient")
     for name in ("2", "3", "loss"):

@@ -58,7 +58,7 @@ def test_one_rank_waits_for_nobody():
     meet(HashStore(), 0, 1, timedelta(seconds=0.1)).set("a", "b")
 
 
-def test_a_link_that_computes_nonsense_is_told_with_rank_and_remedy(monkeypatch):
+def test_a_link_that_computes_nonsense_is_told_with_the_remedy(monkeypatch):
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
 
@@ -75,5 +75,5 @@ def test_a_link_that_computes_nonsense_is_told_with_rank_and_remedy(monkeypatch)
     monkeypatch.setattr(dist, "all_reduce", add(broken=False))
     assert try_sum(torch.device("cpu")) < 1
     monkeypatch.setattr(dist, "all_reduce", add(broken=True))
-    with pytest.raises(RuntimeError, match=r"rank 1 on \S+: 2 of 250000 sums over 2 ranks are wrong; .*--exclude=NODE"):
+    with pytest.raises(RuntimeError, match="2 of 250000 sums over 2 ranks are wrong: .*--exclude=NODE"):
         try_sum(torch.device("cpu"))
