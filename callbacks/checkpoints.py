@@ -149,8 +149,8 @@ class Checkpoints(Checkpoint):
         self._fulfil(trainer, self._pending)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """A run that is to end now must not lose the last epoch."""
-        if self._pending.stop:
+        """A run that is to end now must not lose the last epoch, nor one that keeps the best if it was the best."""
+        if self._pending.stop or self.config.keep_best:
             self._fulfil(trainer, self._pending)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:

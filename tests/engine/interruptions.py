@@ -19,10 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
-from damage import WAYS, rejected
+from damage import WAYS, flip, rejected
 from disturbing import Disturb, checkpoints, kills, run, send, tail_equals, times, touch
 from running import wandb_records
 
+import callbacks.checkpoints
+from callbacks.checkpoint_folder import candidates, read_manifest
 from launch.convert import convert
 from launch.run_lock import RunLock
 from lightning_modules.collectives import world
@@ -274,6 +276,41 @@ def other_ranks(work: Path, zero: int = 3) -> dict:
     return found
 
 
+def keeps_the_best(work: Path) -> dict:
+    """The best validation is kept beside the newest state: where it lies within the run, and where it is the last."""
+    found = {}
+    for name, keys in (("within", ("rating.fit.lr=0.3",)), ("last", ("rating.fit.lr=0.02",))):
+        arguments = ("logger=csv", "checkpoint.keep_best=true", "checkpoint.every_n_steps=6", *keys)
+        seen = run(work, name, "rating", *arguments)
+        with (work / name / "rating" / "metrics.csv").open(newline="") as table:
+            rows = [row for row in csv.DictReader(table) if row["rating/valid/rmse"]]
+        manifests = [read_manifest(path) for path in candidates(work / name / "rating" / "checkpoints")]
+        found[name] = {
+            "codes": seen["codes"],
+            "rmse": [float(row["rating/valid/rmse"]) for row in rows],
+            "saved": [[manifest.step, manifest.best] for manifest in manifests],
+        }
+    return found
+
+
+def broken_disk(work: Path) -> dict:
+    """What has been written as the first checkpoint reads back otherwise."""
+
+    def break_it(trainer: pl.Trainer) -> None:
+        publish = callbacks.checkpoints.publish
+
+        def and_flip(partial: Path) -> Path:
+            path = publish(partial)
+            flip(max(path.glob("shards/*"), key=lambda file: file.stat().st_size), path)
+            return path
+
+        callbacks.checkpoints.publish = and_flip
+
+    also = [Disturb(0, (0,), break_it, "on_train_start")]
+    seen = run(work, "run", "rating", "checkpoint.first=true", also=also)
+    return {"codes": seen["codes"], "printed": seen["printed"][0], "steps": seen["last_step"]}
+
+
 def disk_full(work: Path) -> dict:
     """From the eighth step on the disk is full: a small tmpfs, or, where none can be mounted, files may not grow."""
     found = {}
@@ -327,6 +364,8 @@ SCENARIOS = [
     fenced,
     fails_again,
     other_ranks,
+    keeps_the_best,
+    broken_disk,
     disk_full,
     damage,
 ]

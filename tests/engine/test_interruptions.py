@@ -210,6 +210,27 @@ def test_a_converted_checkpoint_goes_on_with_another_number_of_ranks(
         assert seen[ranks]["largest_gap"] < 1e-5
 
 
+@pytest.mark.parametrize(("name", "best"), [("within", 3), ("last", 5)])
+def test_the_state_of_the_best_validation_is_kept_beside_the_newest(
+    scenario: Callable[[str], dict], name: str, best: int
+) -> None:
+    seen = scenario("keeps_the_best")[name]
+    assert seen["codes"] == [0, 0]
+    assert seen["rmse"].index(min(seen["rmse"])) + 1 == best  # epochs of six steps
+    assert [step for step, is_best in seen["saved"] if is_best] == [6 * best]
+    assert seen["saved"][0][0] == 30
+
+
+def test_a_disk_that_does_not_give_back_what_was_written_is_told_before_the_first_step(
+    scenario: Callable[[str], dict],
+) -> None:
+    seen = scenario("broken_disk")
+    assert seen["codes"] == [2, 2]
+    assert seen["steps"] == 0
+    assert re.search(r"error: \S+/step-000000/shards/\S+: does not read back as it was written; check", seen["printed"])
+    assert "Traceback" not in seen["printed"]
+
+
 def test_a_full_disk_is_told_in_a_sentence_and_older_checkpoints_stand(scenario: Callable[[str], dict]) -> None:
     seen = scenario("disk_full")
     assert seen["stop"]["codes"] == [2, 2]
