@@ -16,6 +16,7 @@ from lightning_modules.collectives import gather_objects, world
 log = logging.getLogger("llm2er")
 
 REQUEUE_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
+START = "the start"  # where a run is until a stage trains
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -48,7 +49,7 @@ class Requests:
         self.run_dir = run_dir
         self.signal = 0
         self.lost = ""  # who took the run folder over, once that is known
-        self.place = "the start"  # what this rank is doing, for messages
+        self.place = START  # what this rank is doing, for messages
         self._interrupts = 0
 
     def listen(self) -> None:
