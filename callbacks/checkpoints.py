@@ -126,8 +126,8 @@ class Checkpoints(Checkpoint):
         # One more than are kept is there for a moment, and the first one is there now.
         if world()[0] == 0 and free < size * count:
             log.warning(
-                "%s: %.1f GB are free, and checkpoints of %.1f GB need up to %.1f GB more; lower checkpoint.keep",
-                *(path.parent, free / 1e9, size / 1e9, size * count / 1e9),
+                "%s: %s are free, and checkpoints of %s need up to %s more; lower checkpoint.keep",
+                *(path.parent, _bytes(free), _bytes(size), _bytes(size * count)),
             )
 
     def on_train_batch_end(
@@ -149,8 +149,8 @@ class Checkpoints(Checkpoint):
         self._fulfil(trainer, self._pending)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """A run that is to end now must not lose the last epoch."""
-        if self._pending.stop:
+        """A run that is to end now must not lose the last epoch, nor one that keeps the best if it was the best."""
+        if self._pending.stop or self.config.keep_best:
             self._fulfil(trainer, self._pending)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
@@ -171,8 +171,9 @@ class Checkpoints(Checkpoint):
 
     def _fulfil(self, trainer: pl.Trainer, wish: Wish) -> None:
         self._pending = Wish()
-        if wish.save:
-            self.save(trainer)
+        path = self.save(trainer) if wish.save else None
+        if path and wish.reason and not wish.stop:
+            log.info("%s: saved as %s asks, in %s", self.place.stage, wish.reason, path)
         if wish.stop:
             step = f"{self.place.stage} step {trainer.global_step}"
             raise Interrupted(f"{step}: stopped by {wish.reason}; the same command goes on from here", wish.requeue)
@@ -344,6 +345,10 @@ def _rows(path: Path) -> int:
         return 0
     with path.open("rb") as file:
         return max(sum(1 for _ in file) - 1, 0)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _told(action: Callable[[], None]) -> str:

@@ -15,21 +15,23 @@ from lightning_modules.ppo.config import GuardConfig
 log = logging.getLogger("llm2er")
 
 
-MEMORY = 50  # losses that a spike is measured against
+MEMORY = 50  # steps that a spike is measured against
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient was not finite, or a loss out of all proportion; the weights are those before the update."""
+    """A loss or gradient was not finite, or out of all proportion; the weights are those before the update."""
 
 
 class StopOnNonFinite(pl.Callback):
     """Raises on every rank, before the update, when a loss or a gradient of any rank is not finite.
 
     With `spike` above 0 also when the loss over all ranks is more than that many times the median of the last steps'.
+    A loss without a scale, such as PPO's, which passes zero, gives no such measure: `of_gradient` takes the gradient's
+    norm, before clipping, in its place.
     """
 
-    def __init__(self, spike: float = 0.0) -> None:
-        self.spike = spike
+    def __init__(self, spike: float = 0.0, of_gradient: bool = False) -> None:
+        self.spike, self.of_gradient = spike, of_gradient
         self._records: list[int] = []
         self._recent: list[float] = []
 
@@ -43,23 +45,30 @@ class StopOnNonFinite(pl.Callback):
         bad = [records for value, records in parts if not math.isfinite(value)]
         if bad:
             self._stop(trainer, "the loss is not finite", bad)
-        if self.spike > 0:
-            self._look_for_spike(trainer, parts)
-
-    def _look_for_spike(self, trainer: pl.Trainer, parts: list[tuple[float, list[int]]]) -> None:
         mean = sum(value for value, _ in parts) / len(parts)
-        usual = statistics.median(self._recent) if len(self._recent) >= MEMORY // 5 else 0.0
-        if usual > 0 and mean > self.spike * usual:
-            told = f"the loss is {mean:.4g}, more than loss_spike={self.spike:g} times the usual {usual:.4g}"
+        if not self.of_gradient and (told := self._spike("the loss", mean)):
             self._stop(trainer, told, [records for _, records in parts])
-        self._recent = [*self._recent, mean][-MEMORY:]
+
+    def _spike(self, name: str, value: float) -> str:
+        """What there is to say of a value that is the same on every rank, or ""; remembers it."""
+        if self.spike == 0:
+            return ""
+        usual = statistics.median(self._recent) if len(self._recent) >= MEMORY // 5 else 0.0
+        if usual > 0 and value > self.spike * usual:
+            return f"{name} is {value:.4g}, more than loss_spike={self.spike:g} times the usual {usual:.4g}"
+        self._recent = [*self._recent, value][-MEMORY:]
+        return ""
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: object) -> None:
         """A finite loss may have gradients that are not: of a root at 0, or of a sum over ranks that overflows."""
-        finite = all(bool(torch.isfinite(part).all()) for part in gradients(trainer.strategy.model.optimizer))
+        parts = list(gradients(trainer.strategy.model.optimizer))
+        finite = all(bool(torch.isfinite(part).all()) for part in parts)
         bad = torch.tensor(float(not finite), device=module.device)
         if float(sum_over_ranks(bad)) > 0:
             self._stop(trainer, "a gradient is not finite", gather_objects(self._records))
+        whole_step = self.of_gradient and trainer.strategy.model.is_gradient_accumulation_boundary()
+        if self.spike > 0 and whole_step and (told := self._spike("the gradient's norm", _norm(parts, module.device))):
+            self._stop(trainer, told, gather_objects(self._records))
 
     def _stop(self, trainer: pl.Trainer, what: str, records_by_rank: list[list[int]]) -> None:
         everywhere = sorted(record for records in records_by_rank for record in records)
@@ -70,12 +79,19 @@ class StopOnNonFinite(pl.Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses that later ones are compared with."""
+        """What later steps are compared with."""
         return {"recent": self._recent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
         self._recent = state["recent"]
+
+
+def _norm(parts: list[Tensor], device: torch.device) -> float:
+    """The norm over all ranks of what each holds a part of. Where each holds the whole it is larger by one factor."""
+    norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts]
+    squares = sum((norm.square() for norm in norms), torch.zeros((), dtype=torch.float64, device=device))
+    return float(sum_over_ranks(squares).sqrt())
 
 
 class PPOGuards(pl.Callback):

@@ -16,6 +16,7 @@ from lightning_modules.collectives import gather_objects, world
 log = logging.getLogger("llm2er")
 
 REQUEUE_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
+START = "the start"  # where a run is until a stage trains
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -48,7 +49,7 @@ class Requests:
         self.run_dir = run_dir
         self.signal = 0
         self.lost = ""  # who took the run folder over, once that is known
-        self.place = "the start"  # what this rank is doing, for messages
+        self.place = START  # what this rank is doing, for messages
         self._interrupts = 0
 
     def listen(self) -> None:
@@ -60,6 +61,11 @@ class Requests:
     def replaced(self, owner: str) -> None:
         """Called when another process owns the run folder."""
         self.lost = owner
+
+    def forget_files(self) -> None:
+        """At the end of a run: a switch that came too late must not end the next start."""
+        for name in ("SAVE", "STOP"):
+            (self.run_dir / name).unlink(missing_ok=True)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
@@ -90,7 +96,7 @@ class Requests:
             return Wish(True, True, requeue=number != signal.SIGINT, reason=f"signal {name}")
         if stop:
             return Wish(True, True, reason=f"{self.run_dir / 'STOP'}")
-        return Wish(bool(due_any or save))
+        return Wish(bool(due_any or save), reason=f"{self.run_dir / 'SAVE'}" if save else "")
 
 
 class LockLostError(RuntimeError):
@@ -106,6 +112,13 @@ def stop_if_taken(taken_by: Callable[[], str]) -> None:
         raise LockLostError(owner)
 
 
+def restarts() -> dict[str, int]:
+    """How often torchrun and SLURM have started this process again by themselves; {} at a first start."""
+    names = {"torchrun": "TORCHELASTIC_RESTART_COUNT", "SLURM": "SLURM_RESTART_COUNT"}
+    counts = {who: int(os.environ.get(name) or 0) for who, name in names.items()}
+    return {who: count for who, count in counts.items() if count > 0}
+
+
 def restarted() -> bool:
     """Whether torchrun or SLURM started this process again by itself."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return bool(restarts())

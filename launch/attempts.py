@@ -12,7 +12,7 @@ from pathlib import Path
 
 from callbacks.durable import write_durably
 from callbacks.guards import NonFiniteError
-from callbacks.requests import REQUEUE_CODE, restarted
+from callbacks.requests import REQUEUE_CODE, START, restarted
 from launch.run_lock import InUseError
 from metrics.errors import InputError
 
@@ -36,7 +36,9 @@ def look_back(run_dir: Path) -> None:
         raise SystemExit(REQUEUE_CODE)
     if failed.is_file():
         last = json.loads(failed.read_text())
-        if last["certain"] or last["times"] >= 2:
+        # What failed before any stage began may have been a node or a link; SLURM starts a job anew on other nodes.
+        elsewhere = last["where"] == START and not in_torchrun
+        if last["certain"] or (last["times"] >= 2 and not elsewhere):
             times = "twice" if last["times"] >= 2 else "before"
             raise InputError(
                 f"not restarted, as it would fail again: it failed {times} at {last['where']} with {last['error']}; "

@@ -1,6 +1,8 @@
 """The Trainer and the DeepSpeed strategy, one class for GPU and CPU."""
 
+import logging
 import os
+import socket
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +18,8 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
 
-from launch.meeting import meet
+from launch.meeting import meet, try_sum
+from lightning_modules.collectives import wait_at_most
 from metrics.errors import InputError
 
 if not torch.cuda.is_available():
@@ -25,6 +28,9 @@ import deepspeed  # noqa: E402
 
 from launch.shards import DurableShards  # noqa: E402
 
+log = logging.getLogger("llm2er")
+
+FIRST_SUM = timedelta(seconds=300)  # in which ranks that have met must have added something up
 SHARDS = "shards"  # folder of DeepSpeed's files in a checkpoint
 
 
@@ -83,6 +89,11 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         self.parallel_devices = [torch.device("cpu", i) for i in range(len(self.parallel_devices or [0]))]
         super(DeepSpeedStrategy, self).setup_environment()
 
+    def init_deepspeed(self) -> None:
+        """As the parent's; the process groups that DeepSpeed makes here wait as long as ours do."""
+        super().init_deepspeed()
+        wait_at_most(self._timeout)
+
     def save_checkpoint(self, checkpoint: dict, filepath: Any, storage_options: Any = None) -> None:
         """Writes all ranks' shards to a folder; collective. `write_failure` says whether that went well.
 
@@ -140,6 +151,14 @@ def use_cpu(hardware: HardwareConfig) -> bool:
     return hardware.accelerator == "cpu" or (hardware.accelerator == "auto" and not torch.cuda.is_available())
 
 
+def collective_limit(hardware: HardwareConfig) -> timedelta:
+    """How long a rank waits for the others in a collective.
+
+    A little more than the watchdog's limit: that says where a rank hangs; a time-out of a collective does not.
+    """
+    return timedelta(seconds=hardware.hang_timeout + 60) if hardware.hang_timeout else timedelta(days=7)
+
+
 def start(hardware: HardwareConfig) -> None:
     """Joins the process group, once a process, and sets what must be set before any network exists."""
     if hardware.accelerator == "gpu" and not torch.cuda.is_available():
@@ -156,12 +175,23 @@ def start(hardware: HardwareConfig) -> None:
         if not cpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         _no_compilation()
-        # A little more than the watchdog's, which says where a rank hangs; a time-out of a collective does not.
-        limit = timedelta(seconds=hardware.hang_timeout + 60) if hardware.hang_timeout else timedelta(days=7)
-        backend = "gloo" if cpu else "nccl"
+        limit, backend = collective_limit(hardware), "gloo" if cpu else "nccl"
         store, rank, ranks = next(dist.rendezvous("env://", timeout=limit))
         met = meet(store, rank, ranks, limit)
-        dist.init_process_group(backend, store=met, rank=rank, world_size=ranks, timeout=limit)
+        # Ranks that meet by one network and compute by another, which is not there, would wait for `limit`.
+        try:
+            dist.init_process_group(backend, store=met, rank=rank, world_size=ranks, timeout=min(limit, FIRST_SUM))
+            seconds = try_sum(torch.device("cpu" if cpu else "cuda"))
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"rank {rank} on {socket.gethostname()} has met the others and cannot compute with them ({error}); "
+                f"{backend.upper()}_SOCKET_IFNAME, if set, must name a network that joins all nodes"
+            ) from error
+        log.info(
+            "%d ranks, %s a node: adding up 1 MB takes %.1f ms",
+            *(ranks, os.environ.get("LOCAL_WORLD_SIZE", ranks), 1000 * seconds),
+        )
+        wait_at_most(limit)
         deepspeed.init_distributed(dist_backend=backend, timeout=limit, verbose=False)
 
 
@@ -193,6 +223,7 @@ def make_trainer(
         # Lightning would otherwise build the training loader during set-up to find this number, and building
         # PPO's loader means a rollout. DeepSpeed uses it for its own logging alone.
         logging_batch_size_per_gpu=1,
+        timeout=collective_limit(hardware),
     )
     # torch optimizers are used as they are: DeepSpeed's own would be compiled at start-up.
     strategy.config["zero_force_ds_cpu_optimizer"] = False  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Where the ranks of one start find each other, and not those of an earlier one.
+"""Where the ranks of one start find each other, and not those of an earlier one; and whether they can work together.
 
 torchrun keeps one key-value store through its restarts: ranks would look for addresses that dead ones left there. Its
 restart count cannot tell the starts apart, because every node counts only the restarts of its own ranks.
@@ -8,7 +8,11 @@ import time
 import uuid
 from datetime import timedelta
 
+import torch
+import torch.distributed as dist
 from torch.distributed import PrefixStore, Store
+
+TRIED = 250_000  # float32 values, 1 MB: of the size of the messages of training, not of a few bytes
 
 
 def meet(store: Store, rank: int, ranks: int, limit: timedelta) -> PrefixStore:
@@ -34,6 +38,29 @@ def meet(store: Store, rank: int, ranks: int, limit: timedelta) -> PrefixStore:
         meeting = store.get(answer).decode()
         store.set(f"nod/{meeting}/{rank}", "")
     return PrefixStore(meeting, store)
+
+
+def try_sum(device: torch.device) -> float:
+    """Adds 1 MB over all ranks as training does, so that a link or a GPU that computes nonsense is known at once.
+
+    Returns the seconds that the second sum took; the first one connects. Collective. Raises RuntimeError where a sum is
+    wrong: no mistake of the user's, so that a batch script may try again on other nodes.
+    """
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    place = torch.arange(TRIED, device=device) % 16 + 1.0  # sums of small whole numbers are exact in float32
+    expected = ranks * place + ranks // 2
+    for _ in range(2):
+        values = place + rank % 2
+        began = time.monotonic()
+        dist.all_reduce(values)
+        wrong = int((values != expected).sum())
+        seconds = time.monotonic() - began
+        if wrong:
+            raise RuntimeError(
+                f"{wrong} of {TRIED} sums over {ranks} ranks are wrong: a link or a GPU is faulty, leave out its node "
+                "by sbatch --exclude=NODE"
+            )
+    return seconds
 
 
 def _wait(deadline: float, otherwise: str, absent: set[int]) -> None:

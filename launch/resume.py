@@ -127,15 +127,35 @@ def _look(checkpoints: Path) -> list[tuple[Path, Manifest | None, str]]:
     return found
 
 
-def _given(path: Path) -> Found:
+def refuse_what_is_not_due(folder: RunFolder, due: list[str]) -> None:
+    """Refuses a `resume=` whose checkpoint is of none of the stages that will be trained: it would change nothing."""
+    resume = folder.config.resume
+    if resume in ("auto", "none") or restarted():
+        return
+    stage = _inspect(Path(resume)).stage
+    if stage not in due:
+        finished = folder.export(stage) / "stage.json"
+        why = f"not trained with stage={folder.config.stage}; give stage={stage}, or resume=auto"
+        if finished.is_file():
+            why = f"finished; remove {finished} to go on from there, or give resume=auto"
+        raise InputError(f"resume={resume}: is of stage {stage}, which is {why}")
+
+
+def _inspect(path: Path) -> Manifest:
     if not path.is_dir():
         raise InputError(f"resume={path}: no such folder; give auto, none or a .../checkpoints/step-NNNNNN")
     try:
-        manifest = inspect(path)
+        return inspect(path)
     except RejectedError as error:
-        raise InputError(f"resume={path}: is no checkpoint to go on from: {error}") from error
+        raise InputError(
+            f"resume={path}: is no checkpoint to go on from: {error}; give auto, none or a .../checkpoints/step-NNNNNN"
+        ) from error
+
+
+def _given(path: Path) -> Found:
+    manifest = _inspect(path)
     if reason := _hash(path, manifest):
-        raise InputError(f"resume={path}: is no checkpoint to go on from: {reason}")
+        raise InputError(f"resume={path}: is no checkpoint to go on from: {reason}; give auto or another one")
     return path, manifest
 
 

@@ -55,7 +55,10 @@ class TrainConfig:
     print_config: bool = field(default=False, metadata={"help": "print the merged config and its sources, and stop"})
     dry_run: bool = field(default=False, metadata={"help": "print parameters, memory and steps, and stop"})
     loss_spike: float = field(
-        default=0.0, metadata={"help": "stop when a loss is this many times the median of the last 50; 0: never"}
+        default=0.0,
+        metadata={
+            "help": "stop when a loss (PPO: a gradient's norm) is this many times the median of the last 50; 0: never"
+        },
     )
     convert: str = field(
         default="", metadata={"help": "a checkpoint to write anew for world_size ranks into out; nothing is trained"}

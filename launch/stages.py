@@ -203,7 +203,7 @@ def ppo(run: Run) -> dict:
         module,
         None,
         [
-            StopOnNonFinite(),
+            StopOnNonFinite(config.loss_spike, of_gradient=True),
             Throughput("ppo", config.ppo.mini_batch_size / config.ppo.accumulate / config.ppo.epochs),
             PPOGuards(config.ppo.guards),
             held_out,

@@ -22,7 +22,7 @@ from pathlib import Path
 import transformers
 
 from callbacks.guards import NonFiniteError
-from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests
+from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests, restarts
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
 from launch.schema import STAGES, TrainConfig
@@ -91,6 +91,7 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
 def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
     """The stages in their order, then the result."""
     from launch.plan import check_batches, check_corpus
+    from launch.resume import refuse_what_is_not_due
     from launch.stages import TRAINED
 
     config = run.config
@@ -98,17 +99,19 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
     run.stop_if_asked("nothing is begun")
     say_what_is_read(run)
     finished = {name for name in TRAINED if run.folder.done(name)}  # a stale stage is told before anything is done
-    wanted = [name for name in STAGES if config.stage in ("all", name) and name not in finished]
-    check_corpus(config, run.corpus, wanted, world()[1])
+    asked_for = STAGES if config.stage == "all" else (config.stage,)
+    due = [name for name in asked_for if name not in finished]
+    check_corpus(config, run.corpus, due, world()[1])
+    refuse_what_is_not_due(run.folder, due)
     run.folder.record()
-    for name in TRAINED:
-        if config.stage not in ("all", name):
+    for name, train in TRAINED.items():
+        if name not in asked_for:
             continue
         if name in finished:
             log.info("%s: already finished in %s, skipped", name, run.folder.export(name))
             continue
         began = time.monotonic()
-        summary = TRAINED[name](run)
+        summary = train(run)
         run.stop_if_taken()
         run.folder.finish(name, summary)
         shown = ", ".join(f"{key} {value:.4g}" for key, value in summary.items() if isinstance(value, int | float))
@@ -120,19 +123,22 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
             run.folder.export(name),
         )
         run.stop_if_asked(f"{name} is finished")
-    if config.stage in ("all", "result"):
+    if "result" in asked_for:
         from launch.result import result
 
         result(run)
+    if world()[0] == 0:
+        run.requests.forget_files()
 
 
 def say_what_is_read(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
-    """One line on the corpus."""
+    """One line on the corpus, and at which start of the job it is read."""
     corpus = run.corpus
     counts = ", ".join(f"{len(corpus.rows(split))} {split}" for split in ("train", "valid", "test"))
     log.info(
-        "corpus %s: %s records, %d users, %d items, %d concepts; run folder %s",
+        "corpus %s: %s records, %d users, %d items, %d concepts; run folder %s%s",
         *(corpus.path, counts, len(corpus.users), len(corpus.items), len(corpus.concepts), run.folder.path),
+        "".join(f", restart {count} by {who}" for who, count in restarts().items()),
     )
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 
 
 def world() -> tuple[int, int]:
@@ -14,6 +16,16 @@ def world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def wait_at_most(limit: timedelta) -> None:
+    """How long a collective of any process group waits for the other ranks.
+
+    Groups that libraries make for themselves have torch's default, 10 minutes with NCCL, whatever the first one has.
+    """
+    if dist.is_available() and dist.is_initialized():
+        for group in list(distributed_c10d._world.pg_map):
+            distributed_c10d._set_pg_timeout(limit, group)
 
 
 def barrier() -> None:

@@ -127,3 +127,44 @@ def test_a_run_that_goes_on_remembers_the_usual_loss():
     after.load_state_dict(before.state_dict())
     with pytest.raises(NonFiniteError):
         step(after, 4.1)
+
+
+class Engine:
+    """Stands for DeepSpeed's: one gradient of norm `norm`, at the last micro-batch of a step or before it."""
+
+    def __init__(self, norm, last=True):
+        parameter = SimpleNamespace(grad=torch.tensor([0.6 * norm, -0.8 * norm]))
+        self.optimizer = SimpleNamespace(param_groups=[{"params": [parameter]}])
+        self.is_gradient_accumulation_boundary = lambda: last
+
+
+def update(guard, norm, loss=0.0, last=True):
+    step(guard, loss)
+    trainer = SimpleNamespace(global_step=17, strategy=SimpleNamespace(model=Engine(norm, last)))
+    guard.on_before_optimizer_step(trainer, SimpleNamespace(device=torch.device("cpu")), None)
+
+
+def test_of_a_loss_without_a_scale_the_norm_of_the_gradient_is_what_must_not_spike():
+    guard = StopOnNonFinite(spike=4, of_gradient=True)
+    for norm in [1.0, 2.0, 3.0] * 4:
+        update(guard, norm, loss=-norm)
+    update(guard, 7.9, loss=1e9)
+    update(guard, 99.0, last=False)  # a part of a step is not measured
+    with pytest.raises(NonFiniteError, match="the gradient's norm is 8.1, more than loss_spike=4 times the usual 2"):
+        update(guard, 8.1)
+
+
+def test_the_norm_is_that_over_all_ranks(monkeypatch):
+    guard = StopOnNonFinite(spike=4, of_gradient=True)
+    for _ in range(10):
+        update(guard, 1.0)
+    other = {torch.float64: 24.0, torch.float32: 0.0}  # squares on the other rank, and whether they are finite there
+    monkeypatch.setattr("callbacks.guards.sum_over_ranks", lambda values: values + other[values.dtype])
+    with pytest.raises(NonFiniteError, match="the gradient's norm is 5,"):
+        update(guard, 1.0)
+
+
+def test_large_gradients_do_not_overflow_in_their_norm():
+    guard = StopOnNonFinite(spike=4, of_gradient=True)
+    for _ in range(20):
+        update(guard, 1e30)

@@ -55,8 +55,15 @@ def test_a_switch_file_counts_once(requests, tmp_path, name, stops):
     (tmp_path / name).touch()
     wish = requests.agree(False, CPU)
     assert (wish.save, wish.stop, wish.requeue) == (True, stops, False)
+    assert wish.reason == str(tmp_path / name)
     assert not (tmp_path / name).exists()
     assert not requests.agree(False, CPU).save
+
+
+def test_a_switch_that_came_too_late_does_not_end_the_next_start(requests, tmp_path):
+    (tmp_path / "STOP").touch()
+    requests.forget_files()
+    assert not requests.agree(False, CPU).stop
 
 
 def test_a_run_folder_that_was_lost_ends_the_run(requests):

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from interruptions import Disturb, send
+from disturbing import Disturb, send
 
 from launch import run as launch_run
 from launch import train

@@ -18,80 +18,38 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import kills  # noqa: E402
-import pytorch_lightning as pl  # noqa: E402
-from damage import WAYS, rejected  # noqa: E402
-from kills import SMALL, STAGES, last_step, losses  # noqa: E402
-from running import wandb_records  # noqa: E402
+import pytorch_lightning as pl
+from damage import WAYS, flip, rejected
+from disturbing import Disturb, checkpoints, kills, run, send, tail_equals, times, touch
+from running import wandb_records
 
-from callbacks.checkpoint_folder import candidates  # noqa: E402
-from launch.convert import convert  # noqa: E402
-from launch.run_lock import RunLock  # noqa: E402
-from lightning_modules.collectives import world  # noqa: E402
+import callbacks.checkpoints
+from callbacks.checkpoint_folder import candidates, read_manifest
+from launch.convert import convert
+from launch.run_lock import RunLock
+from lightning_modules.collectives import world
 
-
-class Disturb(pl.Callback):
-    """Does something on chosen ranks when a step begins, or at another moment of a step, named as Lightning does."""
-
-    def __init__(
-        self,
-        step: int,
-        ranks: tuple[int, ...],
-        action: Callable[[pl.Trainer], None],
-        moment: str = "on_train_batch_start",
-    ) -> None:
-        self.step, self.ranks, self.action = step, ranks, action
-        setattr(self, moment, self._act)
-
-    def _act(self, trainer: pl.Trainer, *arguments: object) -> None:
-        if trainer.global_step == self.step and world()[0] in self.ranks:
-            self.action(trainer)
+STAGES, losses = kills.STAGES, kills.losses
 
 
-def run(
-    work: Path,
-    name: str,
-    stage: str,
-    *arguments: str,
-    ranks: int = 2,
-    also: list | None = None,
-    move: Callable[[int], None] | None = None,
-    **environment: str,
-) -> dict:
-    """One start of a stage in the run folder `work/NAME`: exit codes, what was printed, the log of losses."""
-    folder, log = work / name, work / f"{name}-{stage}-{time.monotonic_ns()}.log"
-    before = dict(os.environ)
-    os.environ |= environment
-    pids = kills.start(stage, [*SMALL, f"run_dir={folder}", *arguments], log, ranks, also, move)
-    os.environ.clear()
-    os.environ |= before
-    codes: list[int] = []
-    limit = time.monotonic() + 120
-    ended: dict[int, int] = {}
-    while running := kills.alive(pids, ended):
-        # As torchrun does: when one rank has failed the others are ended, after a moment in which they end themselves.
-        if any(ended.values()):
-            limit = min(limit, time.monotonic() + 8)
-        if time.monotonic() > limit:
-            for pid in running:
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-    codes = [ended[pid] for pid in pids]
-    printed = [log.with_suffix(f".rank{rank}").read_text() for rank in range(ranks)]
-    return {"codes": codes, "printed": printed, "log": log, "last_step": last_step(log), "folder": folder}
+class InRollout(pl.Callback):
+    """Notes the records of each rollout, and does something on one rank between sampling and scoring one of them."""
 
+    def __init__(self, path: Path, iteration: int = -1, action: Callable[[pl.Trainer], None] | None = None) -> None:
+        self.path, self.iteration, self.action = path, iteration, action
 
-def checkpoints(work: Path, name: str, stage: str) -> list[str]:
-    """Names of the checkpoints of a stage, oldest first."""
-    return [path.name for path in candidates(work / name / stage / "checkpoints")][::-1]
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        inner = module.score
 
+        def score(rollout):  # noqa: ANN001, ANN202
+            if world()[0] == 0:
+                with self.path.open("a") as file:
+                    file.write(json.dumps([module.current_epoch, rollout.record_B.tolist()]) + "\n")
+            elif module.current_epoch == self.iteration and self.action:
+                self.action(trainer)
+            return inner(rollout)
 
-def tail_equals(whole: Path, part: Path) -> dict:
-    """Whether the losses of `part` are those of `whole` at the same batches, and how many there are."""
-    expected, found = losses(whole)[0], losses(part)[0]
-    same = all(expected[key] == value for key, value in found.items())
-    return {"same": same, "batches": len(found), "to_the_end": max(found) == max(expected) if found else False}
+        module.score = score
 
 
 def exact(work: Path, zero: int = 3, stages: tuple[str, ...] = STAGES) -> dict:
@@ -118,6 +76,35 @@ def exact(work: Path, zero: int = 3, stages: tuple[str, ...] = STAGES) -> dict:
     return found
 
 
+def ppo_alone(work: Path) -> tuple[str, ...]:
+    """Keys with which PPO is trained alone, on the other stages as `exact` has left them (or on new ones)."""
+    base = work.parent / "exact" / "whole"
+    base.parent.mkdir(exist_ok=True)
+    for stage in STAGES[:4]:
+        if not (base / stage / "export" / "stage.json").is_file():
+            run(base.parent, "whole", stage)
+    return (f"data.path={base / 'data'}", *(f"{stage}.init_from={base / stage}" for stage in STAGES[:4]))
+
+
+def in_a_rollout(work: Path) -> dict:
+    """PPO is killed in a rollout, then asked to end in one, then left alone; against a run that nothing disturbed."""
+    keys, rows = (*ppo_alone(work), "checkpoint.every_n_steps=4"), work / "rollouts.jsonl"
+    whole = run(work, "whole", "ppo", *keys, also=[InRollout(work / "whole.jsonl")])
+    starts = {
+        "killed": InRollout(rows, 2, send(signal.SIGKILL)),
+        "asked_to_end": InRollout(rows, 3, send(signal.SIGUSR1)),
+        "left_alone": InRollout(rows),
+    }
+    found, joined = {}, {}
+    for name, callback in starts.items():
+        seen = run(work, "hurt", "ppo", *keys, also=[callback])
+        joined |= losses(seen["log"])[0]
+        found[name] = {"codes": seen["codes"], "printed": seen["printed"][0]}
+    same = joined == losses(whole["log"])[0] and kills.products(work / "whole") == kills.products(work / "hurt")
+    expected, rollouts = ([json.loads(line) for line in path.open()] for path in (work / "whole.jsonl", rows))
+    return found | {"whole": whole["codes"], "same": same, "expected": expected, "rollouts": rollouts}
+
+
 def damage(work: Path) -> dict:
     """Every file of a real checkpoint damaged in every way: how often it was found out before anything was loaded."""
     seen = run(work, "hurt", "rating", "zero.stage=3", "checkpoint.every_n_steps=5", "checkpoint.keep=9")
@@ -135,21 +122,6 @@ def damage(work: Path) -> dict:
             shutil.rmtree(path)
     shutil.copytree(kept, path)
     return {"codes": seen["codes"], "files": names, "found": found, "missed": missed, "whole": rejected(path)}
-
-
-def send(number: int, times: int = 1) -> Callable[[pl.Trainer], None]:
-    """Sends this rank a signal, as schedulers do: perhaps more than once."""
-
-    def action(trainer: pl.Trainer) -> None:
-        for _ in range(times):
-            os.kill(os.getpid(), number)
-
-    return action
-
-
-def touch(path: Path) -> Callable[[pl.Trainer], None]:
-    """Makes a file."""
-    return lambda trainer: path.touch()
 
 
 def asked_to_end(work: Path) -> dict:
@@ -191,8 +163,14 @@ def hang(work: Path) -> dict:
     return {"codes": seen["codes"], "told": told, "seconds": time.monotonic() - began}
 
 
+def no_network(work: Path) -> dict:
+    """Ranks that have met are to compute over a network that is not there."""
+    seen = run(work, "none", "rating", GLOO_SOCKET_IFNAME="ib77")
+    return {"codes": seen["codes"], "printed": seen["printed"]}
+
+
 def broken_gradient(work: Path) -> dict:
-    """On rank 1 a gradient of the fourth step is not finite, though its loss is."""
+    """On rank 1 a gradient of the fourth step is not finite, though its loss is; or the loss itself is not."""
 
     def spoil(trainer: pl.Trainer) -> None:
         for parameter in trainer.lightning_module.parameters():
@@ -200,30 +178,23 @@ def broken_gradient(work: Path) -> dict:
                 parameter.register_hook(lambda gradient: gradient * float("nan"))
 
     found = {}
-    for zero in (2, 3):
+    for name, zero, action in (("2", 2, spoil), ("3", 3, spoil), ("loss", 2, times(float("nan")))):
         arguments = (f"zero.stage={zero}", "checkpoint.every_n_steps=1")
-        seen = run(work, f"nan{zero}", "rating", *arguments, also=[Disturb(3, (1,), spoil)])
-        names = checkpoints(work, f"nan{zero}", "rating")
-        found[zero] = {"codes": seen["codes"], "printed": seen["printed"], "checkpoints": names}
+        seen = run(work, f"nan-{name}", "rating", *arguments, also=[Disturb(3, (1,), action)])
+        names = checkpoints(work, f"nan-{name}", "rating")
+        found[name] = {"codes": seen["codes"], "printed": seen["printed"], "checkpoints": names}
     return found
 
 
 def spike(work: Path) -> dict:
     """From the fifteenth step on the losses of rank 1 are out of all proportion."""
-
-    def enlarge(trainer: pl.Trainer) -> None:
-        module = trainer.lightning_module
-        inner = module.training_step
-        module.training_step = lambda *batch: 1000 * inner(*batch)
-
-    arguments = ("loss_spike=20", "checkpoint.every_n_steps=7")
-    seen = run(work, "spike", "rating", *arguments, also=[Disturb(14, (1,), enlarge)])
-    return {
-        "codes": seen["codes"],
-        "printed": seen["printed"],
-        "steps": seen["last_step"],
-        "checkpoints": checkpoints(work, "spike", "rating"),
-    }
+    found = {}
+    for stage, keys in (("rating", ()), ("ppo", ppo_alone(work))):
+        arguments = (*keys, "loss_spike=20", "checkpoint.every_n_steps=7")
+        seen = run(work, "spike", stage, *arguments, also=[Disturb(14, (1,), times(1000))])
+        found[stage] = {key: seen[key] for key in ("codes", "printed", "last_step")}
+        found[stage]["checkpoints"] = checkpoints(work, "spike", stage)
+    return found
 
 
 def wandb_goes_on(work: Path) -> dict:
@@ -305,6 +276,41 @@ def other_ranks(work: Path, zero: int = 3) -> dict:
     return found
 
 
+def keeps_the_best(work: Path) -> dict:
+    """The best validation is kept beside the newest state: where it lies within the run, and where it is the last."""
+    found = {}
+    for name, keys in (("within", ("rating.fit.lr=0.3",)), ("last", ("rating.fit.lr=0.02",))):
+        arguments = ("logger=csv", "checkpoint.keep_best=true", "checkpoint.every_n_steps=6", *keys)
+        seen = run(work, name, "rating", *arguments)
+        with (work / name / "rating" / "metrics.csv").open(newline="") as table:
+            rows = [row for row in csv.DictReader(table) if row["rating/valid/rmse"]]
+        manifests = [read_manifest(path) for path in candidates(work / name / "rating" / "checkpoints")]
+        found[name] = {
+            "codes": seen["codes"],
+            "rmse": [float(row["rating/valid/rmse"]) for row in rows],
+            "saved": [[manifest.step, manifest.best] for manifest in manifests],
+        }
+    return found
+
+
+def broken_disk(work: Path) -> dict:
+    """What has been written as the first checkpoint reads back otherwise."""
+
+    def break_it(trainer: pl.Trainer) -> None:
+        publish = callbacks.checkpoints.publish
+
+        def and_flip(partial: Path) -> Path:
+            path = publish(partial)
+            flip(max(path.glob("shards/*"), key=lambda file: file.stat().st_size), path)
+            return path
+
+        callbacks.checkpoints.publish = and_flip
+
+    also = [Disturb(0, (0,), break_it, "on_train_start")]
+    seen = run(work, "run", "rating", "checkpoint.first=true", also=also)
+    return {"codes": seen["codes"], "printed": seen["printed"][0], "steps": seen["last_step"]}
+
+
 def disk_full(work: Path) -> dict:
     """From the eighth step on the disk is full: a small tmpfs, or, where none can be mounted, files may not grow."""
     found = {}
@@ -315,13 +321,16 @@ def disk_full(work: Path) -> dict:
         mounted = subprocess.run(mount, check=False).returncode == 0
         try:
             also = full_tmpfs(folder) if mounted else files_that_do_not_grow()
-            arguments = ("checkpoint.every_n_steps=4", "checkpoint.keep=9", f"checkpoint.on_failure={policy}")
+            # So many checkpoints would not fit, which is told after the first of them.
+            keep = ("checkpoint.first=true", "checkpoint.keep=999")
+            arguments = (*keep, "checkpoint.every_n_steps=4", f"checkpoint.on_failure={policy}")
             seen = run(work, policy, "rating", *arguments, also=also)
             names = checkpoints(work, policy, "rating")
         finally:
             if mounted:
                 subprocess.run([shutil.which("umount"), "--lazy", str(folder)], check=True)
         found[policy] = {"codes": seen["codes"], "printed": seen["printed"][0], "checkpoints": names}
+        found[policy]["small"] = mounted
     return found
 
 
@@ -345,14 +354,18 @@ def files_that_do_not_grow() -> list[Disturb]:
 
 SCENARIOS = [
     exact,
+    in_a_rollout,
     asked_to_end,
     hang,
+    no_network,
     broken_gradient,
     spike,
     wandb_goes_on,
     fenced,
     fails_again,
     other_ranks,
+    keeps_the_best,
+    broken_disk,
     disk_full,
     damage,
 ]

@@ -18,12 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
-from interruptions import checkpoints, run, tail_equals
+from disturbing import checkpoints, kills, run, tail_equals
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import kills  # noqa: E402
-
-from lightning_modules.collectives import world  # noqa: E402
+from lightning_modules.collectives import world
 
 CLONE_NEWNET = 0x40000000  # of sched.h
 

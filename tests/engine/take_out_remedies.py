@@ -36,6 +36,12 @@ REMEDIES: dict[str, tuple[str, str, str, str]] = {
         '["deepspeed_shm_comm"] = True',
         TRAPS + "test_nothing_is_compiled_at_start",
     ),
+    "DeepSpeed's process groups wait as long as ours": (
+        "launch/engine.py",
+        "        wait_at_most(self._timeout)\n",
+        "",
+        TRAPS + "test_every_process_group_waits_as_long_as_it_is_told_to",
+    ),
     "whole weights and no hooks in a rollout": (
         "lightning_modules/collectives.py",
         "    if not parameters:\n        yield\n        return\n    offload",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,10 @@ def test_wandb_offline_holds_every_stage_and_no_secret(finished: tuple[Path, str
     assert any(name.startswith("samples") for name in logged)
     for path in folder.rglob("*"):
         assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+
+
+def test_no_user_is_named_in_what_goes_to_wandb(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    sent = b"".join(path.read_bytes() for path in (folder / "wandb").rglob("*") if path.is_file())
+    assert re.search(rb"hotel-\d{5}", sent)  # the tables of samples are there
+    assert not re.search(rb"guest-\d{5}", sent)

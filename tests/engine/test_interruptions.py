@@ -61,6 +61,8 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert files["codes"] == [0, 0]  # the user's own wish: nothing to queue again
     assert not files["requeue"]
     assert files["checkpoints"][-2:] == ["step-000021", "step-000023"]
+    assert "rating: saved as " in files["printed"]
+    assert "SAVE asks, in " in files["printed"]
     assert files["left"] == []  # the switches are taken back, and the lock is released
     within = seen["usr1_in_a_validation_and_term_in_the_save"]
     assert within["codes"] == [75, 75]
@@ -70,6 +72,23 @@ def test_a_run_that_is_asked_to_end_saves_once_and_goes_on(scenario: Callable[[s
     assert very_last["checkpoints"][-1] == "step-000030"
     assert seen["left_alone"]["codes"] == [0, 0]
     assert seen["left_alone"]["steps"] == 0  # no step more than the run that was left alone
+
+
+def test_a_rollout_that_is_cut_off_is_drawn_again_and_no_prompt_is_lost_or_doubled(
+    scenario: Callable[[str], dict],
+) -> None:
+    seen = scenario("in_a_rollout")
+    assert seen["whole"] == [0, 0]
+    assert -signal.SIGKILL in seen["killed"]["codes"]
+    assert seen["asked_to_end"]["codes"] == [75, 75]  # at the end of its iteration
+    assert "ppo step 16: stopped by signal SIGUSR1" in seen["asked_to_end"]["printed"]
+    assert seen["left_alone"]["codes"] == [0, 0]
+    assert seen["same"]
+    whole = dict(seen["expected"])
+    assert [iteration for iteration, _ in seen["rollouts"]] == [0, 1, 2, 2, 3, 4, 5]
+    assert all(records == whole[iteration] for iteration, records in seen["rollouts"])
+    drawn = [record for records in whole.values() for record in records]
+    assert len(drawn) == len(set(drawn)) == 6 * 16
 
 
 def test_torchrun_starts_the_ranks_again_when_one_has_died(tmp_path: Path) -> None:
@@ -83,6 +102,7 @@ def test_torchrun_starts_the_ranks_again_when_one_has_died(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "goes on from " in done.stderr
+    assert done.stderr.count("restart 1 by torchrun") == 1
     assert (tmp_path / "run" / "rating" / "export" / "stage.json").is_file()
 
 
@@ -117,23 +137,38 @@ def test_a_rank_that_hangs_ends_the_job_with_every_ranks_stack(scenario: Callabl
     assert "distributed" in seen["told"][0]  # where the other waits for it
 
 
+def test_ranks_that_meet_and_cannot_compute_together_are_told_what_to_look_at(scenario: Callable[[str], dict]) -> None:
+    seen = scenario("no_network")
+    assert seen["codes"] == [1, 1]
+    told = [printed.strip().splitlines()[-1] for printed in seen["printed"]]
+    assert re.fullmatch(
+        r"RuntimeError: rank [01] on \S+ has met the others and cannot compute with them \(.*: ib77\); "
+        "GLOO_SOCKET_IFNAME, if set, must name a network that joins all nodes",
+        next(words for words in told if "ib77" in words),
+    )
+
+
 def test_a_gradient_that_is_not_finite_stops_all_ranks_before_the_update(scenario: Callable[[str], dict]) -> None:
     seen = scenario("broken_gradient")
-    for zero in ("2", "3"):
-        assert all(code != 0 for code in seen[zero]["codes"])
-        assert seen[zero]["checkpoints"] == ["step-000003"]
-        for printed in seen[zero]["printed"]:
-            assert "a gradient is not finite at step 3 (records " in printed
+    for name in ("2", "3", "loss"):
+        assert all(code != 0 for code in seen[name]["codes"])
+        assert seen[name]["checkpoints"] == ["step-000003"]
+        for printed in seen[name]["printed"]:
+            what = "the loss" if name == "loss" else "a gradient"
+            assert f"{what} is not finite at step 3 (records " in printed
             assert "nothing was updated" in printed
 
 
-def test_a_loss_spike_on_one_rank_stops_all_before_the_update(scenario: Callable[[str], dict]) -> None:
-    seen = scenario("spike")
+@pytest.mark.parametrize(("stage", "what", "saved"), [("rating", "the loss", 14), ("ppo", "the gradient's norm", 8)])
+def test_a_spike_on_one_rank_stops_all_before_the_update(
+    scenario: Callable[[str], dict], stage: str, what: str, saved: int
+) -> None:
+    seen = scenario("spike")[stage]
     assert seen["codes"] == [1, 1]
-    assert seen["steps"] == 14
-    assert seen["checkpoints"] == ["step-000014"]
+    assert seen["last_step"] == 14
+    assert seen["checkpoints"] == [f"step-{saved:06d}"]
     for printed in seen["printed"]:
-        assert re.search(r"more than loss_spike=20 times the usual \S+ at step 14 \(records ", printed)
+        assert re.search(rf"{what} is \S+, more than loss_spike=20 times the usual \S+ at step 14 \(records ", printed)
         assert "Traceback" not in printed
 
 
@@ -175,16 +210,47 @@ def test_a_converted_checkpoint_goes_on_with_another_number_of_ranks(
         assert seen[ranks]["largest_gap"] < 1e-5
 
 
+@pytest.mark.parametrize(("name", "best"), [("within", 3), ("last", 5)])
+def test_the_state_of_the_best_validation_is_kept_beside_the_newest(
+    scenario: Callable[[str], dict], name: str, best: int
+) -> None:
+    seen = scenario("keeps_the_best")[name]
+    assert seen["codes"] == [0, 0]
+    assert seen["rmse"].index(min(seen["rmse"])) + 1 == best  # epochs of six steps
+    assert [step for step, is_best in seen["saved"] if is_best] == [6 * best]
+    assert seen["saved"][0][0] == 30
+
+
+def test_a_disk_that_does_not_give_back_what_was_written_is_told_before_the_first_step(
+    scenario: Callable[[str], dict],
+) -> None:
+    seen = scenario("broken_disk")
+    assert seen["codes"] == [2, 2]
+    assert seen["steps"] == 0
+    assert re.search(r"error: \S+/step-000000/shards/\S+: does not read back as it was written; check", seen["printed"])
+    assert "Traceback" not in seen["printed"]
+
+
 def test_a_full_disk_is_told_in_a_sentence_and_older_checkpoints_stand(scenario: Callable[[str], dict]) -> None:
     seen = scenario("disk_full")
     assert seen["stop"]["codes"] == [2, 2]
-    assert seen["stop"]["checkpoints"] == ["step-000004"]
+    assert seen["stop"]["checkpoints"] == ["step-000000", "step-000004"]
     assert "error: step-000008 could not be saved in " in seen["stop"]["printed"]
     assert "free some space and run the same command again" in seen["stop"]["printed"]
     assert "Traceback" not in seen["stop"]["printed"]
     assert seen["go_on"]["codes"] == [0, 0]
     assert seen["go_on"]["printed"].count("could not be saved") == 1
-    assert seen["go_on"]["checkpoints"] == [f"step-{step:06d}" for step in (4, 12, 16, 20, 24, 28)]
+    assert seen["go_on"]["checkpoints"] == [f"step-{step:06d}" for step in (0, 4, 12, 16, 20, 24, 28)]
+
+
+def test_too_little_space_for_the_checkpoints_to_come_is_told_at_the_start(scenario: Callable[[str], dict]) -> None:
+    for seen in scenario("disk_full").values():
+        if not seen["small"]:
+            pytest.skip("takes a small file system: needs the right to mount a tmpfs")
+        assert (
+            len(re.findall(r"checkpoints of 0.0 GB need up to \S+ GB more; lower checkpoint.keep", seen["printed"]))
+            == 1
+        )
 
 
 def test_damage_to_any_file_is_found_before_anything_is_loaded(scenario: Callable[[str], dict]) -> None:

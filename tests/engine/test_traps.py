@@ -24,7 +24,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     ),
     "adapters_2": ("adapters", ("rating",), ["zero.stage=2", *LORA]),
     "adapters_3": ("adapters", ("rating",), ["zero.stage=3", *LORA]),
-    "adapter_ppo": ("adapter_ppo", ("rating", "ccr", "hqar"), ["zero.stage=3", *LORA]),
+    "adapter_ppo": ("adapter_ppo", ("rating", "ccr", "hqar"), ["zero.stage=3", "ppo.discriminator_lr=0.001", *LORA]),
     "first_loss": ("first_loss", ("rating",), ["zero.stage=3"]),
 }
 
@@ -117,6 +117,17 @@ def test_adapter_policy_starts_at_its_reference(probed: Callable[[str], dict]) -
     assert found["policy_changed"] is True
 
 
+def test_what_is_frozen_in_ppo_stays_as_it_is_and_has_no_optimizer_state(probed: Callable[[str], dict]) -> None:
+    # After several updates of policy and discriminator, with adapters under ZeRO-3.
+    found = probed("adapter_ppo")["frozen"]
+    assert all(found["trained"])
+    assert any(found["hqar"])
+    for name in ("policy and reference", "ccr", "held-out hqar"):
+        assert found[name]
+        assert not any(found[name]), name
+    assert found["trainable"] <= found["held"] < 1.1 * found["trainable"]  # whole numbers of parameters a rank
+
+
 def test_a_fresh_model_under_zero_3_has_the_loss_of_chance(probed: Callable[[str], dict]) -> None:
     # Networks built inside zero.Init are initialised on empty tensors: a first loss of about 87 instead of log(V).
     found = probed("first_loss")
@@ -127,6 +138,13 @@ def test_parameters_that_are_sharded_away_are_counted(probed: Callable[[str], di
     # A partitioned parameter has no elements of its own.
     found = probed("first_loss")
     assert found["counted"] == [found["whole"], found["whole"]]
+
+
+def test_every_process_group_waits_as_long_as_it_is_told_to(probed: Callable[[str], dict]) -> None:
+    # DeepSpeed makes groups of its own, which have torch's default: under NCCL they would give up after 10 minutes.
+    waits = probed("first_loss")["waits"]
+    assert len(waits) >= 2
+    assert set(waits) == {1860.0}  # a minute more than the watchdog's hardware.hang_timeout
 
 
 def test_nothing_is_compiled_at_start(probed: Callable[[str], dict]) -> None:

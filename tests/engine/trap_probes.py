@@ -15,6 +15,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed import distributed_c10d
 
 from launch import run as launch_run
 from launch import stages
@@ -22,8 +23,9 @@ from launch.config import load
 from launch.engine import start
 from launch.run import Run
 from launch.schema import TrainConfig
-from lightning_modules.collectives import full_state, gather_objects, trainable_and_total, world
+from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, trainable_and_total, world
 from lightning_modules.explanation import ExplanationModule
+from lightning_modules.ppo import adversary
 from lightning_modules.ppo.module import PPOModule
 from models import generation
 from models.explainer import load_explainer, new_explainer
@@ -60,6 +62,36 @@ class Figures(pl.Callback):
             "kl": "kl",
         }
         self.rows.append({name: float(trainer.callback_metrics[f"ppo/{key}"]) for name, key in names.items()})
+
+
+class Frozen(pl.Callback):
+    """What of a PPO run changes although it is frozen, and what the optimizer keeps a state of."""
+
+    def __init__(self) -> None:
+        self.found: dict = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: PPOModule) -> None:
+        self.before = self.parts(module)
+
+    def on_train_end(self, trainer: pl.Trainer, module: PPOModule) -> None:
+        after = self.parts(module)
+        self.found = {name: [bool(self.before[name][key] != after[name][key]) for key in after[name]] for name in after}
+        held = sum(state["exp_avg"].numel() for state in trainer.strategy.model.optimizer.optimizer.state.values())
+        sizes = [getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad]
+        self.found |= {"held": int(sum_over_ranks(torch.tensor(held))), "trainable": sum(sizes)}
+
+    @staticmethod
+    def parts(module: PPOModule) -> dict[str, dict[str, bytes]]:
+        """Bytes of this rank's part of every parameter, by who owns it."""
+        networks = {"policy and reference": module, "ccr": module.scorer.encoder, "hqar": module.scorer.discriminator}
+        networks["held-out hqar"] = module.held_out_scorer.discriminator
+        found: dict[str, dict[str, bytes]] = {"trained": {}}
+        for name, network in networks.items():
+            for key, parameter in network.named_parameters():
+                part = getattr(parameter, "ds_tensor", parameter).detach()
+                owner = "trained" if network is module and parameter.requires_grad else name
+                found.setdefault(owner, {})[key] = part.contiguous().numpy().tobytes()
+        return found
 
 
 def watched_ppo(run: Run, patch: pytest.MonkeyPatch) -> tuple[Figures, list[int], PPOModule]:
@@ -151,6 +183,9 @@ def adapters(run: Run, patch: pytest.MonkeyPatch) -> dict:
 
 def adapter_ppo(run: Run, patch: pytest.MonkeyPatch) -> dict:
     run.folder.finish("explanation", stages.explanation(run))
+    frozen = Frozen()
+    with_callback(patch, frozen)
+    patch.setattr(adversary, "TOO_GOOD", 1.0)  # the discriminator learns in every iteration
     figures, _, module = watched_ppo(run, patch)
     before = load_file(run.folder.export("explanation") / "lm" / "adapter_model.safetensors")
     lm = full_state(module.policy.lm)
@@ -161,6 +196,7 @@ def adapter_ppo(run: Run, patch: pytest.MonkeyPatch) -> dict:
     return figures.rows[0] | {
         "reference_changed": any(not torch.equal(kept[name], before[name]) for name in before),
         "policy_changed": any(not torch.equal(tuned[name], before[name]) for name in before),
+        "frozen": frozen.found,
     }
 
 
@@ -179,12 +215,15 @@ def gradient_norms(run: Run, patch: pytest.MonkeyPatch) -> dict:
 
 
 def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
-    """First loss of a model made in place, and its size as the console announces it while it is sharded."""
+    """First loss of a model made in place, its size as the console announces it while it is sharded, and how long each
+    process group waits."""
     seen: list[float] = []
-    step, counted = ExplanationModule.training_step, []
+    step, counted, waits = ExplanationModule.training_step, [], []
 
     def watched(module: ExplanationModule, batch: object, index: int) -> torch.Tensor:
         counted.append(trainable_and_total(module))  # before a first forward pass gathers small parameters
+        backends = [group._get_backend(torch.device("cpu")) for group in distributed_c10d._world.pg_map]
+        waits[:] = [backend.options._timeout.total_seconds() for backend in backends]
         loss = step(module, batch, index)
         seen.append(float(loss.detach()))
         return loss
@@ -194,7 +233,8 @@ def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
     export = run.folder.export("explanation")
     tokenizer = load_tokenizer(str(export / "lm"))
     whole = sum(parameter.numel() for parameter in load_explainer(export).parameters())
-    return {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer)), "counted": counted[0], "whole": whole}
+    found = {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer))}
+    return found | {"counted": counted[0], "whole": whole, "waits": waits}
 
 
 def uneven_generation(run: Run, patch: pytest.MonkeyPatch) -> dict:

@@ -42,6 +42,16 @@ def test_another_error_is_tried_again_until_it_came_twice_at_the_same_step(tmp_p
         look_back(tmp_path)
 
 
+def test_what_failed_twice_before_training_is_tried_on_other_nodes_and_not_on_the_same(tmp_path, monkeypatch):
+    for _ in range(2):
+        remember_failure(tmp_path, "the start", RuntimeError("7 of 9 sums over 2 ranks are wrong"))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    look_back(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(InputError, match="it failed twice at the start with RuntimeError: 7 of 9 sums"):
+        look_back(tmp_path)
+
+
 def test_a_rank_that_only_lost_another_says_nothing(tmp_path):
     remember_failure(tmp_path, "rating step 7", ValueError("a bug"))
     remember_failure(tmp_path, "rating step 7", RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:4"))

@@ -5,9 +5,12 @@ import time
 from datetime import timedelta
 
 import pytest
+import torch
+import torch.distributed as dist
 from torch.distributed import HashStore
 
-from launch.meeting import meet
+from launch import meeting
+from launch.meeting import meet, try_sum
 
 
 def start(store, delays, limit=10.0):
@@ -54,3 +57,40 @@ def test_rank_0_that_does_not_come_is_told_by_the_others():
 
 def test_one_rank_waits_for_nobody():
     meet(HashStore(), 0, 1, timedelta(seconds=0.1)).set("a", "b")
+
+
+def test_a_link_that_computes_nonsense_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+
+    def add(broken):
+        """Stands for the sum with rank 0, whose values are those of rank 1 less one."""
+
+        def all_reduce(values):
+            values += values.clone() - 1
+            if broken:
+                values[[7, 9]] += 1
+
+        return all_reduce
+
+    monkeypatch.setattr(dist, "all_reduce", add(broken=False))
+    assert try_sum(torch.device("cpu")) < 1
+    monkeypatch.setattr(dist, "all_reduce", add(broken=True))
+    with pytest.raises(RuntimeError, match="2 of 250000 sums over 2 ranks are wrong: .*--exclude=NODE"):
+        try_sum(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("ranks", [3, 4096])
+def test_the_sum_over_any_number_of_ranks_is_exact(monkeypatch, ranks):
+    def all_reduce(values):
+        """Adds up what each rank gives, one after the other, in float32."""
+        total = torch.zeros_like(values)
+        for rank in range(ranks):
+            total += values + rank % 2
+        values.copy_(total)
+
+    monkeypatch.setattr(meeting, "TRIED", 64)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    try_sum(torch.device("cpu"))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from callbacks import checkpoint_folder
 from callbacks.checkpoint_folder import Manifest, digest, files_of, publish, step_name
 from launch.config import load
-from launch.resume import resume_point
+from launch.resume import refuse_what_is_not_due, resume_point
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
 from metrics.errors import InputError
@@ -116,6 +117,38 @@ def test_a_path_that_is_no_checkpoint_is_refused(folder, tmp_path, what):
     told = refused(folder(f"resume={path}"))
     assert told.startswith(f"resume={path}: ")
     assert ("no such folder" if what == "missing" else "no checkpoint to go on from: it has no manifest.json") in told
+
+
+def test_a_given_checkpoint_of_a_newer_version_is_refused_as_that(folder, monkeypatch):
+    with monkeypatch.context() as newer:
+        newer.setattr(checkpoint_folder, "FORMAT", 2)
+        path = save(folder(), 10)
+    told = refused(folder(f"resume={path}"))
+    assert f"resume={path}: is no checkpoint to go on from: a newer version of llm2er wrote it (format 2" in told
+
+
+def test_a_given_checkpoint_whose_content_is_damaged_is_refused_with_the_file(folder):
+    path = save(folder(), 10)
+    (path / "shards" / "weights.pt").write_bytes(bytes([1]) * 10)
+    told = refused(folder(f"resume={path}"))
+    assert told.startswith(f"resume={path}: is no checkpoint to go on from: shards/weights.pt has another content")
+
+
+def test_a_given_checkpoint_of_a_stage_that_is_not_trained_now_is_no_silent_nothing(folder, monkeypatch):
+    path = save(folder(), 10, stage="ccr")
+    run = folder(f"resume={path}", "stage=rating")
+    refuse_what_is_not_due(run, ["rating", "ccr"])
+    with pytest.raises(InputError, match="is of stage ccr, which is not trained with stage=rating; give stage=ccr"):
+        refuse_what_is_not_due(run, ["rating"])
+    run.finish("ccr", {})
+    with pytest.raises(
+        InputError, match=r"is of stage ccr, which is finished; remove \S+ccr/export/stage.json to go on"
+    ):
+        refuse_what_is_not_due(run, ["rating"])
+    with pytest.raises(InputError, match="no such folder"):
+        refuse_what_is_not_due(folder("resume=nowhere"), ["rating"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # it held for the first start, which may have finished it
+    refuse_what_is_not_due(run, ["rating"])
 
 
 def test_keys_of_the_model_are_refused_by_name_with_both_values(folder):
