@@ -45,9 +45,8 @@ def test_everything_that_is_installed_is_of_the_version_that_is_pinned(distribut
             installed = "absent"
         if installed != PINS.get(name):
             other[name] = (installed, PINS.get(name))
-    gpu = {
-        name for name in other if name.startswith(("nvidia-", "cuda-")) or name == "triton"
-    }  # torch's own, in the lock
+    # torch's own, in the lock
+    gpu = {name for name in other if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
     assert {name: other[name] for name in other.keys() - gpu} == {}
 
 
@@ -69,11 +68,8 @@ def test_every_file_that_the_lock_allows_has_a_checksum() -> None:
 
 def test_versions_known_to_be_malware_or_open_to_it_are_out() -> None:
     for pins in (PINS, LOCK):
-        assert tuple(map(int, pins["pytorch-lightning"].split("."))) >= (
-            2,
-            6,
-            6,
-        )  # CVE-2026-58659; 2.6.2, 2.6.3: malware
+        # CVE-2026-58659; 2.6.2 and 2.6.3 were malware
+        assert tuple(map(int, pins["pytorch-lightning"].split("."))) >= (2, 6, 6)
         assert "lightning" not in pins
     assert "pytorch-lightning>=2.6.6" in (ROOT / "setup.cfg").read_text()
 
