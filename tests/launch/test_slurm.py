@@ -109,16 +109,19 @@ def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="llm2er-slurm-"))
     folder.chmod(0o755)  # munge refuses a key below a folder that others cannot enter, such as pytest's
     made = Cluster(folder)
-    started = subprocess.run(
-        [str(TOOL), "start", "2"], env=made.environment, capture_output=True, text=True, timeout=180, check=False
-    )
-    if started.returncode != 0 and any(words in started.stderr for words in CANNOT):
-        pytest.skip(f"no cluster: {started.stderr.strip()[-200:]}")
-    assert started.returncode == 0, started.stderr
-    yield made
-    subprocess.run([str(TOOL), "stop", "--purge"], env=made.environment, capture_output=True, timeout=60, check=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    lock.close()
+    try:
+        started = subprocess.run(
+            [str(TOOL), "start", "2"], env=made.environment, capture_output=True, text=True, timeout=180, check=False
+        )
+        if started.returncode != 0 and any(words in started.stderr for words in CANNOT):
+            pytest.skip(f"no cluster: {started.stderr.strip()[-200:]}")
+        assert started.returncode == 0, started.stderr
+        yield made
+    finally:  # also of a cluster that started by half
+        stop = [str(TOOL), "stop", "--purge"]
+        subprocess.run(stop, env=made.environment, capture_output=True, timeout=60, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
 
 
 def product(run_dir: Path) -> str:
