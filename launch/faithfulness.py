@@ -89,7 +89,8 @@ def driver_lines(scores: dict[str, dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     lines = ["", "what drove the rating (planted in this corpus): precision, recall, share naming a driver, polarity"]
+    width = max(32, *(len(name) + 2 for name in rows))  # a name may be the path of a file
     for name, row in rows.items():
         values = [f"{row[key]:.3f}" if key in row else "  -  " for key in DRIVER_METRICS]
-        lines.append(f"  {name:<32}" + "  ".join(values).rstrip())
+        lines.append(f"  {name:<{width}}" + "  ".join(values).rstrip())
     return lines

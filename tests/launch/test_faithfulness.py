@@ -58,3 +58,9 @@ def test_a_text_that_names_nothing_has_no_polarity(corpus):
     found = figures(corpus, lambda row: "all ok .")
     assert [found[key] for key in DRIVER_METRICS[:3]] == [0, 0, 0]
     assert driver_lines({"x": {key: value for key, value in found.items() if value == value}})[-1].split()[-1] == "-"
+
+
+def test_a_long_name_and_its_first_figure_are_two_words():
+    name = "runs/llm2er_eqr/predictions-of-another-day.jsonl"
+    line = driver_lines({name: dict.fromkeys(DRIVER_METRICS, 0.5)})[-1]
+    assert line.split() == [name] + ["0.500"] * len(DRIVER_METRICS)
