@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from models.explainer import positions
 from models.language_model import head_logits, trunk_of
+from models.log_probs import log_sum_exp
 
 BLOCK = 128  # entries of the vocabulary whose chances are summed up first, see `choose`
 WORTH_MOVING = 0.25  # share of rows that must have ended before the others are moved together
@@ -60,20 +61,19 @@ def choose(logits_BV: Tensor, uniform_B: Tensor | None, sampling: Sampling | Non
         logits_BK, token_BK = _likeliest(logits_BV, sampling)
         place_B1 = choose(logits_BK, uniform_B)[0][:, None]
         return token_BK.gather(1, place_B1)[:, 0], logits_BK.gather(1, place_B1)[:, 0] - logits_BV.logsumexp(-1)
-    most_B1 = logits_BV.max(-1, keepdim=True).values
-    weight_BV = (logits_BV - most_B1).exp_()
+    chance_BV = logits_BV.softmax(-1)
     # In two steps, the sum of each block and then the entries of one: a running sum over the whole vocabulary in
     # float64 would take longer than the last layer of a small model.
-    weight_BGN = F.pad(weight_BV, (0, -weight_BV.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
-    until_BG = weight_BGN.sum(-1, dtype=torch.float64).cumsum(-1)
+    chance_BGN = F.pad(chance_BV, (0, -chance_BV.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    until_BG = chance_BGN.sum(-1).double().cumsum(-1)
     target_B1 = uniform_B[:, None].to(until_BG) * until_BG[:, -1:]
     block_B1 = torch.searchsorted(until_BG, target_B1, right=True).clamp(max=until_BG.shape[1] - 1)
     target_B1 = target_B1 - F.pad(until_BG, (1, 0)).gather(1, block_B1)
-    within_BN = weight_BGN.gather(1, block_B1[..., None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
+    within_BN = chance_BGN.gather(1, block_B1[..., None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
     # The last entry may fall short of the block's sum by rounding; the clamp keeps the choice at the last likely one.
     target_B1 = torch.minimum(target_B1, within_BN[:, -1:] * (1 - 1e-15))
     token_B1 = block_B1 * BLOCK + torch.searchsorted(within_BN, target_B1, right=True)
-    return token_B1[:, 0], (logits_BV.gather(1, token_B1) - most_B1)[:, 0] - until_BG[:, -1].log().float()
+    return token_B1[:, 0], logits_BV.gather(1, token_B1)[:, 0] - log_sum_exp(logits_BV, chance_BV)
 
 
 def _likeliest(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
