@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, GPT2Model
 from transformers.cache_utils import DynamicLayer
 
 from models.explainer import positions
+from models.gpt2 import last_state
 from models.language_model import head_logits, trunk_of
 from models.log_probs import log_sum_exp
 
@@ -141,7 +142,7 @@ def generate(
     batch, mask_RS = len(prompt_B), prompt_mask_QP.long()
     uniform_BT = None if uniform_BT is None else uniform_BT.to(device)
     cache = _new_cache(lm, mask_RS.shape[1] + length)
-    hidden_RW = _step(lm, cache, mask_RS, inputs_embeds=prompt_QPW)
+    hidden_RW = _step(lm, cache, mask_RS, prompt_QPW)
     if not torch.equal(prompt_B, torch.arange(len(prompt_QPW), device=device)):
         cache.batch_select_indices(prompt_B)
         hidden_RW, mask_RS = hidden_RW[prompt_B], mask_RS[prompt_B]
@@ -169,17 +170,19 @@ def generate(
             cache.batch_select_indices(kept)
             row_R, going_R, token_R, mask_RS = row_R[kept], going_R[kept], token_R[kept], mask_RS[kept]
         mask_RS = F.pad(mask_RS, (0, 1), value=1)
-        hidden_RW = _step(lm, cache, mask_RS, input_ids=token_R[:, None])
+        hidden_RW = _step(lm, cache, mask_RS, lm.get_input_embeddings()(token_R[:, None]))
     return made
 
 
-def _step(lm: nn.Module, cache: Cache, mask_RS: Tensor, **inputs: Tensor) -> Tensor:
+def _step(lm: nn.Module, cache: Cache, mask_RS: Tensor, inputs_RNW: Tensor) -> Tensor:
     """Reads the inputs behind what the cache holds; the last position's hidden states [R, W]."""
-    new = next(iter(inputs.values())).shape[1]
-    output = trunk_of(lm)(
-        **inputs,
+    trunk, position_RN = trunk_of(lm), positions(mask_RS)[:, -inputs_RNW.shape[1] :]
+    if isinstance(trunk, GPT2Model):
+        return last_state(trunk, inputs_RNW, mask_RS, position_RN, cache)
+    output = trunk(
+        inputs_embeds=inputs_RNW,
         attention_mask=mask_RS,
-        position_ids=positions(mask_RS)[:, -new:],
+        position_ids=position_RN,
         past_key_values=cache,
         use_cache=True,
     )

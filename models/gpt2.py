@@ -1,43 +1,82 @@
-"""GPT-2 with less work than transformers' own: its last block looks at the wanted positions alone.
+"""GPT-2 with less work than transformers' own: its last block reads the wanted positions alone.
 
-R rows, S positions, n wanted positions, K the most of a row, H heads, D head width, W width.
+R rows, S positions, N new ones of them, n wanted positions, K the most of a row, W width.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GPT2Model
-from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+from transformers import Cache, GPT2Model
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Block
+
+from models.products import GPT2Linear, times, worth_it
 
 
 def wanted_states(trunk: GPT2Model, inputs_RSW: Tensor, first_R: Tensor, row_n: Tensor, column_n: Tensor) -> Tensor:
-    """Last hidden states [n, W] at the positions first_R[row] + column; rows are padded at the right.
-
-    Every other position is left out of the last block but for its keys and values: a prompt's are never looked at.
-    """
-    position_S = torch.arange(inputs_RSW.shape[1], device=inputs_RSW.device)
-    hidden_RSW = trunk.drop(inputs_RSW + trunk.wpe(position_S))
+    """Last hidden states [n, W] at the positions first_R[row] + column; rows are padded at the right."""
+    length = inputs_RSW.shape[1]
+    column_S = torch.arange(length, device=inputs_RSW.device)
+    hidden_RSW = trunk.drop(inputs_RSW + trunk.wpe(column_S))
     for block in trunk.h[:-1]:
         hidden_RSW = block(hidden_RSW)
-    return trunk.ln_f(_last_block(trunk.h[-1], hidden_RSW, first_R, row_n, column_n))
-
-
-def _last_block(block: GPT2Block, hidden_RSW: Tensor, first_R: Tensor, row_n: Tensor, column_n: Tensor) -> Tensor:
-    attention = block.attn
-    rows, length, width = hidden_RSW.shape
     most = int(column_n.max()) + 1 if len(column_n) else 0
-    query, key, value = attention.c_attn(block.ln_1(hidden_RSW)).split(width, dim=2)
-    column_K = torch.arange(most, device=first_R.device)
-    wanted_RK = (first_R[:, None] + column_K).clamp(max=length - 1)
-    query_RKW = query.gather(1, wanted_RK[..., None].expand(-1, -1, width))
-    seen_RKS = torch.arange(length, device=first_R.device) <= wanted_RK[..., None]
-    attended_RHKD = F.scaled_dot_product_attention(
-        *(part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in (query_RKW, key, value)),
-        attn_mask=seen_RKS[:, None],
-        dropout_p=attention.attn_dropout.p if attention.training else 0.0,
-        scale=attention.scaling,
+    wanted_RK = (first_R[:, None] + column_S[:most]).clamp(max=length - 1)
+    seen_RKS = column_S <= wanted_RK[..., None]
+    return trunk.ln_f(_last_block(trunk.h[-1], hidden_RSW, wanted_RK, seen_RKS, row_n * most + column_n))
+
+
+def last_state(trunk: GPT2Model, inputs_RNW: Tensor, mask_RS: Tensor, position_RN: Tensor, cache: Cache) -> Tensor:
+    """Last hidden states [R, W] of the last position; the N new ones are read behind what the cache holds."""
+    rows, new = position_RN.shape
+    column_S = torch.arange(mask_RS.shape[1], device=mask_RS.device)
+    seen_RNS = (column_S <= column_S[-new:, None]) & mask_RS[:, None].bool()
+    hidden_RNW = trunk.drop(inputs_RNW + trunk.wpe(position_RN))
+    for block in trunk.h[:-1]:
+        hidden_RNW = block(hidden_RNW, cache, seen_RNS[:, None])
+    last_R1 = torch.full((rows, 1), new - 1, device=mask_RS.device)
+    row_R = torch.arange(rows, device=mask_RS.device)
+    return trunk.ln_f(_last_block(trunk.h[-1], hidden_RNW, last_R1, seen_RNS[:, -1:], row_R, cache))
+
+
+def _last_block(
+    block: GPT2Block,
+    hidden_RNW: Tensor,
+    wanted_RK: Tensor,
+    seen_RKS: Tensor,
+    select_n: Tensor,
+    cache: Cache | None = None,
+) -> Tensor:
+    """What the block makes [n, W] of the positions `select_n` among the R x K wanted, which look at `seen_RKS`.
+
+    All other positions have keys and values here and no more: nobody looks at what would become of them.
+    """
+    attention, (rows, new, width) = block.attn, hidden_RNW.shape
+    query_RNW, key_RNW, value_RNW = attention.c_attn(block.ln_1(hidden_RNW)).split(width, dim=2)
+    query_RKW = query_RNW.gather(1, wanted_RK[..., None].expand(-1, -1, width))
+    query, key, value = (
+        part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in (query_RKW, key_RNW, value_RNW)
     )
-    attended_nW = attended_RHKD.transpose(1, 2).reshape(-1, width).index_select(0, row_n * most + column_n)
-    hidden_nW = hidden_RSW.flatten(0, 1).index_select(0, row_n * length + first_R[row_n] + column_n)
+    if cache is not None:
+        key, value = cache.update(key, value, attention.layer_idx)
+    dropout = attention.attn_dropout.p if attention.training else 0.0
+    attended = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen_RKS[:, None], dropout_p=dropout, scale=attention.scaling
+    )
+    attended_nW = attended.transpose(1, 2).reshape(-1, width).index_select(0, select_n)
+    place_RK = torch.arange(rows, device=wanted_RK.device)[:, None] * new + wanted_RK
+    hidden_nW = hidden_RNW.flatten(0, 1).index_select(0, place_RK.flatten()[select_n])
     hidden_nW = hidden_nW + attention.resid_dropout(attention.c_proj(attended_nW))
     return hidden_nW + block.mlp(block.ln_2(hidden_nW))
+
+
+class GPT2FeedForward(GPT2MLP):
+    """transformers' layer; where no gradient is asked for, its GELU is computed as part of the product before it."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[..., W] to [..., W]."""
+        first, rows_nW = self.c_fc, hidden_states.flatten(0, -2)
+        plain = type(first) is GPT2Linear and isinstance(self.act, nn.GELU) and self.act.approximate == "tanh"
+        if torch.is_grad_enabled() or not plain or not worth_it(rows_nW, first.weight.t()):
+            return super().forward(hidden_states)
+        inner_nI = times(rows_nW, first.weight.t(), first.bias, gelu=True)
+        return self.dropout(self.c_proj(inner_nI)).view(hidden_states.shape)

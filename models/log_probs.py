@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 2**21  # entries of the table that are handled at a time: its temporaries stay in cache
+BLOCK = 2**19  # entries of the table that are handled at a time: its temporaries stay in cache
 LEAST = -104.0  # log of the smallest float32: a chance of 0 times its logarithm is 0
 
 

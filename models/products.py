@@ -16,18 +16,23 @@ WORTH_IT = 2**21  # multiplications below which setting up a product of a new sh
 
 def linear(inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """torch.nn.functional.linear, by the faster of the two libraries."""
-    worth_it = inputs.numel() * len(weight_OI) >= WORTH_IT
-    # Sharded weights, autocast and other devices or types are torch's own business.
-    plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype == torch.float32
-    if not (plain and worth_it and torch.backends.mkldnn.is_available()) or torch.is_autocast_enabled("cpu"):
+    if not worth_it(inputs, weight_OI):
         return F.linear(inputs, weight_OI, bias_O)
     outputs_nO = _Linear.apply(inputs.reshape(-1, inputs.shape[-1]), weight_OI, bias_O)
     return outputs_nO.view(*inputs.shape[:-1], -1)
 
 
-def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """a b^T + bias."""
-    return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI, bias_O, "none", [], "")
+def worth_it(inputs: Tensor, weight_OI: Tensor) -> bool:
+    """Whether oneDNN gets it: sharded weights, autocast and other devices or types are torch's own business."""
+    plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype == torch.float32
+    large = inputs.numel() * len(weight_OI) >= WORTH_IT
+    return plain and large and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+
+
+def times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, gelu: bool = False) -> Tensor:
+    """a b^T + bias, or the GELU of it by tanh, without a gradient."""
+    after, kind = ("gelu", "tanh") if gelu else ("none", "")
+    return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI, bias_O, after, [], kind)
 
 
 class _Linear(torch.autograd.Function):
@@ -36,7 +41,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs_nI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs_nI, weight_OI)
-        return _times(inputs_nI, weight_OI, bias_O)
+        return times(inputs_nI, weight_OI, bias_O)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -46,9 +51,9 @@ class _Linear(torch.autograd.Function):
         if weight:  # the shorter side first, which is the faster way round
             outputs, width = weight_OI.shape
             t_OI = outputs <= width
-            weight_grad_OI = _times(grad_nO.t(), inputs_nI.t()) if t_OI else _times(inputs_nI.t(), grad_nO.t()).t()
+            weight_grad_OI = times(grad_nO.t(), inputs_nI.t()) if t_OI else times(inputs_nI.t(), grad_nO.t()).t()
         return (
-            _times(grad_nO, weight_OI.t()) if inputs else None,
+            times(grad_nO, weight_OI.t()) if inputs else None,
             weight_grad_OI,
             grad_nO.sum(0) if bias else None,
         )

@@ -1,0 +1,113 @@
+"""GPT-2's shorter ways against transformers' own: last blocks, feed-forward layers, and what they leave undone."""
+
+import copy
+
+import pytest
+import torch
+from transformers import Cache, GPT2Config, GPT2LMHeadModel
+
+from models import products
+from models.generation import RoomyLayer
+from models.gpt2 import GPT2FeedForward, last_state, wanted_states
+from models.language_model import LoraConfig, with_adapters, with_faster_kernels
+
+FIRST = torch.tensor([2, 0, 4])
+LENGTHS = [3, 1, 2]  # wanted positions of each row; row 2 reaches the end
+ROW, COLUMN = torch.tensor([(r, c) for r, n in enumerate(LENGTHS) for c in range(n)]).unbind(1)
+
+
+def gpt2(**options):
+    torch.manual_seed(5)
+    sizes = {"vocab_size": 20, "n_positions": 12, "n_embd": 16, "n_layer": 3, "n_head": 4}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **options)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def inputs(rows=3, length=6):
+    return torch.randn(rows, length, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}])
+def test_wanted_states_and_their_gradients_are_those_of_the_whole_model(options):
+    trunk = gpt2(**options).transformer
+    weight_nW = torch.randn(len(ROW), 16, generator=torch.Generator().manual_seed(2))
+    found = []
+    for way in ("whole", "wanted"):
+        trunk.zero_grad()
+        given = inputs().requires_grad_()
+        if way == "whole":
+            states_nW = trunk(inputs_embeds=given).last_hidden_state[ROW, FIRST[ROW] + COLUMN]
+        else:
+            states_nW = wanted_states(trunk, given, FIRST, ROW, COLUMN)
+        (states_nW * weight_nW).sum().backward()
+        found.append([states_nW, given.grad, *(p.grad.clone() for n, p in trunk.named_parameters() if "wte" not in n)])
+    for whole, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(wanted, whole, atol=2e-5, rtol=1e-4)
+
+
+def test_the_last_block_multiplies_wanted_positions_alone():
+    trunk, seen = gpt2().transformer, []
+    for block in trunk.h:
+        block.mlp.register_forward_hook(lambda module, given, made: seen.append(given[0].numel() // 16))
+    wanted_states(trunk, inputs(), FIRST, ROW, COLUMN)
+    assert seen == [18, 18, 6]
+
+
+@pytest.mark.parametrize("name", ["embd_pdrop", "attn_pdrop", "resid_pdrop"])
+def test_each_dropout_falls_in_training_on_the_last_block_as_well(name):
+    trunk = gpt2(
+        n_layer=1,
+        **{name: 0.5} | {other: 0.0 for other in ("embd_pdrop", "attn_pdrop", "resid_pdrop") if other != name},
+    ).transformer
+    rest = wanted_states(trunk, inputs(), FIRST, ROW, COLUMN)
+    trunk.train()
+    once, again = (wanted_states(trunk, inputs(), FIRST, ROW, COLUMN) for _ in range(2))
+    assert not torch.allclose(once, rest)
+    assert not torch.allclose(once, again)
+    drawn = torch.stack([wanted_states(trunk.requires_grad_(False), inputs(), FIRST, ROW, COLUMN) for _ in range(200)])
+    assert (drawn.mean(0) - rest).abs().mean() < 0.5 * (once - rest).abs().mean()
+
+
+@torch.no_grad()
+def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
+    trunk, whole_RSW = gpt2().transformer, inputs(2, 7)
+    padding = [3, 0]
+    mask = torch.tensor([[0] * n + [1] * (7 - n) for n in padding])
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = Cache(layers=[RoomyLayer(7) for _ in range(3)])
+    got = [last_state(trunk, whole_RSW[:, :5], mask[:, :5], position[:, :5], cache)]
+    for end in (6, 7):
+        got.append(last_state(trunk, whole_RSW[:, end - 1 : end], mask[:, :end], position[:, end - 1 : end], cache))
+    for row, left in enumerate(padding):
+        alone_SW = trunk(inputs_embeds=whole_RSW[row : row + 1, left:]).last_hidden_state[0]
+        for step, end in enumerate((5, 6, 7)):
+            torch.testing.assert_close(got[step][row], alone_SW[end - 1 - left], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"])
+def test_a_feed_forward_layer_is_the_same_with_gradients_and_without(activation, monkeypatch):
+    monkeypatch.setattr(products, "WORTH_IT", 0)
+    plain = gpt2(activation_function=activation).transformer.h[0].mlp
+    faster = with_faster_kernels(copy.deepcopy(plain))
+    given = 2 * inputs()
+    expected = plain(given)
+    assert type(faster) is GPT2FeedForward
+    torch.testing.assert_close(faster(given), expected, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(faster(given), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_adapters_on_a_feed_forward_layer_are_not_passed_over(monkeypatch):
+    monkeypatch.setattr(products, "WORTH_IT", 0)
+    model = with_adapters(with_faster_kernels(gpt2()), LoraConfig(rank=2, dropout=0.0, targets="c_fc"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    tokens = torch.arange(6)[None]
+    expected = model(tokens).logits
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
+        with model.disable_adapter():
+            assert not torch.allclose(model(tokens).logits, expected, atol=1e-2)
