@@ -32,7 +32,8 @@ from lightning_modules.fitting import FitConfig
 from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.module import PPOModule
 from models.explainer import Explainer
-from models.language_model import LoraConfig, with_faster_kernels
+from models.kernels import with_faster_kernels
+from models.language_model import LoraConfig
 
 STEPS, ROLLOUTS = 12, 3
 

@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from datamodules.prompts import ROWS_A_PART, TEXT, PromptBatch
 from models.explainer import Explainer
-from models.language_model import with_faster_kernels
+from models.kernels import with_faster_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(os.environ.get("LLM2ER_BENCH", ROOT.parent / "shared/bench"))  # the peers' scripts

@@ -42,7 +42,7 @@ from lightning_modules.collectives import trainable_and_total, world
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig
 from models.explainer import Explainer
-from models.language_model import with_faster_kernels
+from models.kernels import with_faster_kernels
 
 ROWS, WARM_UP, SMALL_BUCKET = 32, 3, 600_000
 MEMORY = [

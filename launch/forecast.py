@@ -20,7 +20,8 @@ from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.module import GENERATION_BATCH
 from models.explainer import Explainer
 from models.generation import generate
-from models.language_model import LoraConfig, with_adapters, with_faster_kernels
+from models.kernels import with_faster_kernels
+from models.language_model import LoraConfig, with_adapters
 
 TIMED_LAYERS = 3
 ROOM = 2**33  # bytes of weights and gradients that timing may take

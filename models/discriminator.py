@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from models.language_model import load_trunk, with_faster_kernels
+from models.kernels import with_faster_kernels
+from models.language_model import load_trunk
 
 
 class Discriminator(nn.Module):

@@ -4,12 +4,10 @@ R rows, S positions, N new ones of them, n wanted positions, K the most of a row
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache, GPT2Model
-from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Block
-
-from models.products import GPT2Linear, times, worth_it
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 
 def wanted_states(trunk: GPT2Model, inputs_RSW: Tensor, first_R: Tensor, row_n: Tensor, column_n: Tensor) -> Tensor:
@@ -67,16 +65,3 @@ def _last_block(
     hidden_nW = hidden_RNW.flatten(0, 1).index_select(0, place_RK.flatten()[select_n])
     hidden_nW = hidden_nW + attention.resid_dropout(attention.c_proj(attended_nW))
     return hidden_nW + block.mlp(block.ln_2(hidden_nW))
-
-
-class GPT2FeedForward(GPT2MLP):
-    """transformers' layer; where no gradient is asked for, its GELU is computed as part of the product before it."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[..., W] to [..., W]."""
-        first, rows_nW = self.c_fc, hidden_states.flatten(0, -2)
-        plain = type(first) is GPT2Linear and isinstance(self.act, nn.GELU) and self.act.approximate == "tanh"
-        if torch.is_grad_enabled() or not plain or not worth_it(rows_nW, first.weight.t()):
-            return super().forward(hidden_states)
-        inner_nI = times(rows_nW, first.weight.t(), first.bias, gelu=True)
-        return self.dropout(self.c_proj(inner_nI)).view(hidden_states.shape)

@@ -20,14 +20,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.activations import NewGELUActivation
-from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import resolve_revision
 
 from metrics.errors import InputError
-from models.gpt2 import GPT2FeedForward
-from models.products import with_faster_products
+from models.kernels import with_faster_kernels
 
 SPECIAL = PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
@@ -217,18 +214,6 @@ def check_context(lm: nn.Module, prompt_tokens: int, new_tokens: int) -> None:
             f"prompt.max_prompt_tokens={prompt_tokens} and prompt.max_new_tokens={new_tokens} make more than the "
             f"{room} positions of the language model; lower one of them"
         )
-
-
-def with_faster_kernels(model: nn.Module) -> nn.Module:
-    """The same functions by faster kernels: linear layers, and GPT-2's GELU, which it composes of eight."""
-    with_faster_products(model)
-    for module in model.modules():
-        if type(module) is GPT2MLP:
-            module.__class__ = GPT2FeedForward
-        for name, child in list(module.named_children()):
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
-    return model
 
 
 def at_revision(name: str) -> tuple[str, str]:

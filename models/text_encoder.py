@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from metrics.errors import InputError
+from models.kernels import with_faster_kernels
 from models.language_model import (
     PAD,
     SPECIAL,
     NewModelConfig,
     at_revision,
     train_tokenizer,
-    with_faster_kernels,
 )
 
 

@@ -7,7 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from launch.footprint import Shape, activation_bytes, reading_flops, reducing_bytes, state_bytes
 from models.explainer import Explainer
-from models.language_model import LoraConfig, with_adapters, with_faster_kernels
+from models.kernels import with_faster_kernels
+from models.language_model import LoraConfig, with_adapters
 
 ROWS, PROMPT, NEW, VOCABULARY = 8, 24, 16, 2000
 

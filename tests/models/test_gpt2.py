@@ -1,15 +1,11 @@
-"""GPT-2's shorter ways against transformers' own: last blocks, feed-forward layers, and what they leave undone."""
-
-import copy
+"""GPT-2's shorter ways against transformers' own, and what they leave undone."""
 
 import pytest
 import torch
 from transformers import Cache, GPT2Config, GPT2LMHeadModel
 
-from models import products
 from models.generation import RoomyLayer
-from models.gpt2 import GPT2FeedForward, last_state, wanted_states
-from models.language_model import LoraConfig, with_adapters, with_faster_kernels
+from models.gpt2 import last_state, wanted_states
 
 FIRST = torch.tensor([2, 0, 4])
 LENGTHS = [3, 1, 2]  # wanted positions of each row; row 2 reaches the end
@@ -84,30 +80,3 @@ def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
         alone_SW = trunk(inputs_embeds=whole_RSW[row : row + 1, left:]).last_hidden_state[0]
         for step, end in enumerate((5, 6, 7)):
             torch.testing.assert_close(got[step][row], alone_SW[end - 1 - left], atol=2e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"])
-def test_a_feed_forward_layer_is_the_same_with_gradients_and_without(activation, monkeypatch):
-    monkeypatch.setattr(products, "WORTH_IT", 0)
-    plain = gpt2(activation_function=activation).transformer.h[0].mlp
-    faster = with_faster_kernels(copy.deepcopy(plain))
-    given = 2 * inputs()
-    expected = plain(given)
-    assert type(faster) is GPT2FeedForward
-    torch.testing.assert_close(faster(given), expected, atol=1e-5, rtol=1e-5)
-    with torch.no_grad():
-        torch.testing.assert_close(faster(given), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_adapters_on_a_feed_forward_layer_are_not_passed_over(monkeypatch):
-    monkeypatch.setattr(products, "WORTH_IT", 0)
-    model = with_adapters(with_faster_kernels(gpt2()), LoraConfig(rank=2, dropout=0.0, targets="c_fc"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.ones_(parameter)
-    tokens = torch.arange(6)[None]
-    expected = model(tokens).logits
-    with torch.no_grad():
-        torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
-        with model.disable_adapter():
-            assert not torch.allclose(model(tokens).logits, expected, atol=1e-2)

@@ -1,6 +1,5 @@
 """The language model: tokenizer, creation, loading, adapters, and a real pre-trained checkpoint."""
 
-import copy
 import os
 import struct
 from pathlib import Path
@@ -23,7 +22,6 @@ from models.language_model import (
     load_language_model,
     load_tokenizer,
     train_tokenizer,
-    with_faster_kernels,
 )
 
 DATA = Path(os.environ.get("LLM2ER_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
@@ -289,16 +287,6 @@ def test_a_real_checkpoint_tells_the_same_story_behind_padding(stories):
     assert positions(mask_BP)[0, -1] == 0
     made = generate(lm, prompt_BPW, mask_BP, tokenizer.eos_token_id, pad, 40, None)
     assert tokenizer.decode(made.response_BT[0]).strip().startswith(STORY[:60])
-
-
-def test_the_fused_activation_is_the_same_function():
-    torch.manual_seed(0)
-    plain = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)).eval()
-    fused = with_faster_kernels(copy.deepcopy(plain))
-    assert sum(isinstance(module, torch.nn.GELU) for module in fused.modules()) == 2
-    ids = torch.arange(40)[None]
-    with torch.no_grad():
-        torch.testing.assert_close(fused(ids).logits, plain(ids).logits, atol=1e-6, rtol=1e-6)
 
 
 @pytest.fixture

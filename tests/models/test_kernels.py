@@ -1,14 +1,16 @@
-"""Linear layers by oneDNN against sums in float64, forward and backward."""
+"""Linear layers by oneDNN against sums in float64, forward and backward, and layers against transformers' own."""
 
 import copy
 
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
-from models import products
-from models.products import linear, with_faster_products
+from models import kernels
+from models.kernels import linear, with_faster_kernels
+from models.language_model import LoraConfig, with_adapters
 
 
 def sides(rows, width, outputs, seed=0):
@@ -20,7 +22,7 @@ def sides(rows, width, outputs, seed=0):
 @pytest.fixture
 def always(monkeypatch):
     """oneDNN however small the product."""
-    monkeypatch.setattr(products, "WORTH_IT", 0)
+    monkeypatch.setattr(kernels, "WORTH_IT", 0)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -71,7 +73,7 @@ def test_what_is_frozen_gets_no_gradient(always):
 
 def test_layers_keep_weights_names_and_shapes_and_can_be_copied(always):
     plain = nn.ModuleDict({"a": nn.Linear(6, 4), "b": Conv1D(5, 4), "c": nn.Linear(5, 2, bias=False)})
-    faster = with_faster_products(copy.deepcopy(plain))
+    faster = with_faster_kernels(copy.deepcopy(plain))
     assert list(faster.state_dict()) == list(plain.state_dict())
     assert isinstance(faster["a"], nn.Linear)
     assert isinstance(faster["b"], Conv1D)
@@ -79,3 +81,59 @@ def test_layers_keep_weights_names_and_shapes_and_can_be_copied(always):
     expected = plain["c"](plain["b"](plain["a"](x)))
     for layers in (faster, copy.deepcopy(faster)):
         torch.testing.assert_close(layers["c"](layers["b"](layers["a"](x))), expected)
+
+
+ACTIVATIONS = ["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"]
+
+
+def gpt2(activation="gelu_new"):
+    torch.manual_seed(5)
+    sizes = {"vocab_size": 20, "n_positions": 12, "n_embd": 16, "n_layer": 2, "n_head": 4}
+    return GPT2LMHeadModel(GPT2Config(**sizes, activation_function=activation)).eval()
+
+
+def bert(activation="gelu"):
+    torch.manual_seed(5)
+    sizes = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return BertModel(BertConfig(**sizes, intermediate_size=64, hidden_act=activation)).eval()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("family", [gpt2, bert])
+def test_a_model_is_the_same_with_gradients_and_without(always, family, activation):
+    plain = family(activation)
+    faster, tokens = with_faster_kernels(copy.deepcopy(plain)), torch.arange(12)[None]
+    for model in (plain, faster):
+        for parameter in model.parameters():  # large enough that an approximate GELU is told from the exact one
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    expected = plain(tokens)[0]
+    torch.testing.assert_close(faster(tokens)[0], expected, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(faster(tokens)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", [gpt2, bert])
+def test_gelu_is_one_kernel_and_none_of_its_own_where_nothing_is_learnt(always, family):
+    model, tokens = with_faster_kernels(family()), torch.arange(12)[None]
+
+    def gelus():
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            model(tokens)
+        return sum(event.count for event in profile.key_averages() if event.key == "aten::gelu")
+
+    assert gelus() == 2
+    with torch.no_grad():
+        assert gelus() == 0
+
+
+def test_adapters_on_a_feed_forward_layer_are_not_passed_over(always):
+    model = with_adapters(with_faster_kernels(gpt2()), LoraConfig(rank=2, dropout=0.0, targets="c_fc"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    tokens = torch.arange(6)[None]
+    expected = model(tokens).logits
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens).logits, expected, atol=1e-5, rtol=1e-5)
+        with model.disable_adapter():
+            assert not torch.allclose(model(tokens).logits, expected, atol=1e-2)

@@ -1,0 +1,127 @@
+"""Faster kernels for the layers of transformers' models on a CPU; the functions, weights and names stay.
+
+Linear layers in float32 go to oneDNN, where torch takes MKL: on processors with AVX-512 that are not Intel's, MKL keeps
+to AVX2 and oneDNN is up to twice as fast (docs/performance.md). GELU is one kernel, and part of the product before it
+where nothing is learnt. n rows, I inputs, O outputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import GELUActivation, NewGELUActivation
+from transformers.models.bert.modeling_bert import BertIntermediate
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
+from transformers.pytorch_utils import Conv1D
+
+WORTH_IT = 2**21  # multiplications below which setting up a product of a new shape costs more than it gains
+
+
+def linear(inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """torch.nn.functional.linear, by the faster of the two libraries."""
+    if not _worth_it(inputs, weight_OI):
+        return F.linear(inputs, weight_OI, bias_O)
+    product = _Linear.apply if torch.is_grad_enabled() else _times
+    return product(inputs.reshape(-1, inputs.shape[-1]), weight_OI, bias_O).view(*inputs.shape[:-1], -1)
+
+
+def _worth_it(inputs: Tensor, weight_OI: Tensor) -> bool:
+    """Whether oneDNN gets it: sharded weights, autocast and other devices or types are torch's own business."""
+    plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype == torch.float32
+    large = inputs.numel() * len(weight_OI) >= WORTH_IT
+    return plain and large and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+
+
+def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, gelu: str | None = None) -> Tensor:
+    """a b^T + bias, or the GELU of that, `gelu` saying how it is approximated."""
+    return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI, bias_O, "gelu" if gelu else "none", [], gelu or "")
+
+
+class _Linear(torch.autograd.Function):
+    """Y = X W^T + b;  dX = dY W,  dW = dY^T X,  db = sum of dY over rows."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs_nI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs_nI, weight_OI)
+        return _times(inputs_nI, weight_OI, bias_O)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (inputs_nI, weight_OI), grad_nO = ctx.saved_tensors, gradients[0]
+        inputs, weight, bias = ctx.needs_input_grad
+        weight_grad_OI = None
+        if weight:  # the shorter side first, which is the faster way round
+            outputs, width = weight_OI.shape
+            t_OI = outputs <= width
+            weight_grad_OI = _times(grad_nO.t(), inputs_nI.t()) if t_OI else _times(inputs_nI.t(), grad_nO.t()).t()
+        return (
+            _times(grad_nO, weight_OI.t()) if inputs else None,
+            weight_grad_OI,
+            grad_nO.sum(0) if bias else None,
+        )
+
+
+class Linear(nn.Linear):
+    """torch's layer through `linear`."""
+
+    @property
+    def weight_OI(self) -> Tensor:
+        """The weight as `linear` takes it."""
+        return self.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., I] to [..., O]."""
+        return linear(input, self.weight_OI, self.bias)
+
+
+class GPT2Linear(Conv1D):
+    """GPT-2's layer, whose weight is [I, O], through `linear`."""
+
+    @property
+    def weight_OI(self) -> Tensor:
+        """The weight as `linear` takes it."""
+        return self.weight.t()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] to [..., O]."""
+        return linear(x, self.weight_OI, self.bias)
+
+
+class GPT2FeedForward(GPT2MLP):
+    """GPT-2's layer through `linear_then_gelu`."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[..., W] to [..., W]."""
+        return self.dropout(self.c_proj(linear_then_gelu(self.c_fc, self.act, hidden_states)))
+
+
+class BertFeedForward(BertIntermediate):
+    """The first half of BERT's layer through `linear_then_gelu`."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[..., W] to [..., I]."""
+        return linear_then_gelu(self.dense, self.intermediate_act_fn, hidden_states)
+
+
+def linear_then_gelu(layer: nn.Module, activation: nn.Module, inputs: Tensor) -> Tensor:
+    """activation(layer(inputs)), in one kernel where it is a GELU behind a product of oneDNN and nothing is learnt."""
+    fits = type(layer) in (Linear, GPT2Linear) and isinstance(activation, nn.GELU) and not torch.is_grad_enabled()
+    if not fits or not _worth_it(inputs, layer.weight_OI):
+        return activation(layer(inputs))
+    outputs_nO = _times(inputs.reshape(-1, inputs.shape[-1]), layer.weight_OI, layer.bias, activation.approximate)
+    return outputs_nO.view(*inputs.shape[:-1], -1)
+
+
+FASTER = {nn.Linear: Linear, Conv1D: GPT2Linear, GPT2MLP: GPT2FeedForward, BertIntermediate: BertFeedForward}
+GELUS = {NewGELUActivation: "tanh", GELUActivation: "none"}  # the first is composed of eight kernels
+
+
+def with_faster_kernels(model: nn.Module) -> nn.Module:
+    """The model, its layers turned into those of this file."""
+    for module in model.modules():
+        module.__class__ = FASTER.get(type(module), type(module))
+        for name, child in list(module.named_children()):
+            if type(child) in GELUS:
+                setattr(module, name, nn.GELU(approximate=GELUS[type(child)]))
+    return model
