@@ -47,7 +47,7 @@ def adamw(groups: list[dict], factors: list[Callable[[int], float]], weight_deca
 
     Each group gives its highest rate as `lr`; `factors` holds the schedule of each.
     """
-    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
