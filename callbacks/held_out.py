@@ -84,12 +84,21 @@ class HeldOutEvaluation(pl.Callback):
         )
         for logger in trainer.loggers:
             logger.log_metrics({f"ppo/valid/{k}": v for k, v in figures.items()}, step=trainer.global_step)
-        diverse = figures["distinct_2"] >= (1 - self.max_drop) * first["distinct_2"]
-        # One reward bought with the other is no improvement.
-        none_fell = all(figures[name] >= first[name] for name, weight in self.weights.items() if weight > 0)
-        kept = diverse and none_fell and figures["score"] > self.kept["score"]
-        if kept:
+        against = self._against(figures)
+        if not against:
             self.kept = figures | {"iteration": iteration}
             export(module, self.folder, self.taken_by)
         shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("ccr", "hqar", "cmr", "distinct_2", "score"))
-        log.info("held-out after iteration %d: %s%s", iteration, shown, "  (kept)" if kept else "")
+        verdict = f"not kept: {against}" if against else "kept"
+        log.info("held-out after iteration %d: %s  (%s)", iteration, shown, verdict)
+
+    def _against(self, figures: dict[str, float]) -> str:
+        """Why a policy is not kept; empty where it is."""
+        first = self.history[0]
+        if figures["distinct_2"] < (1 - self.max_drop) * first["distinct_2"]:
+            return f"distinct_2 fell by more than ppo.max_distinct_2_drop={self.max_drop:g}"
+        # One reward bought with the other is no improvement.
+        fell = [name for name, weight in self.weights.items() if weight > 0 and figures[name] < first[name]]
+        if fell:
+            return f"{' and '.join(fell)} fell"
+        return "" if figures["score"] > self.kept["score"] else "no higher score"

@@ -107,6 +107,21 @@ def test_a_policy_that_has_lost_diversity_is_not_kept_however_high_its_rewards(t
     assert module.exported == [0, 1]
 
 
+def test_the_log_says_why_a_policy_is_not_kept(tmp_path, caplog):
+    better, plain = (5.0, 9.0), answers((0.5, 1.0))
+    worse, level = answers((0.6, 0.9)), answers((0.5, 1.0))
+    module = Module(*plain, *answers(better, texts=["the sound is warm"] * 2), *worse, *level, *answers(better))
+    with caplog.at_level("INFO", logger="llm2er"):
+        train(evaluation(tmp_path, drop=0.45), module, 4)
+    assert [line.rpartition("  ")[2] for line in caplog.messages] == [
+        "(kept)",
+        "(not kept: distinct_2 fell by more than ppo.max_distinct_2_drop=0.45)",
+        "(not kept: hqar fell)",
+        "(not kept: no higher score)",
+        "(kept)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("every", "iterations", "asked"), [(1, 3, 4), (2, 4, 3), (2, 5, 4), (10, 3, 2)], ids=lambda value: str(value)
 )
