@@ -8,6 +8,9 @@ and twice that again for a backward pass. Hours are measured, not computed: laun
 from dataclasses import dataclass
 
 from torch import nn
+from transformers import GPT2Model
+
+from models.language_model import trunk_of
 
 BUCKET = 200_000_000  # gradients that DeepSpeed reduces at a time in stages 1 to 3, as Lightning sets it
 WHOLE_BUCKET = 500_000_000  # and in stage 0
@@ -24,6 +27,7 @@ class Shape:
     gated: bool  # Llama's MLP has a gate
     vocabulary: int
     blocks: int  # parameters in all layers
+    skips: bool = False  # GPT-2's last layer is computed for answered tokens alone, but for keys and values
 
     @classmethod
     def of(cls, model: nn.Module) -> "Shape":
@@ -35,7 +39,8 @@ class Shape:
             outside.add(id(head.weight))
         own = {name: p for name, p in model.named_parameters() if id(p) not in outside and "lora_" not in name}
         blocks, gated = sum(p.numel() for p in own.values()), any("gate_proj" in name for name in own)
-        return cls(config.num_hidden_layers, config.hidden_size, inner, gated, config.vocab_size, blocks)
+        skips = isinstance(trunk_of(model), GPT2Model)
+        return cls(config.num_hidden_layers, config.hidden_size, inner, gated, config.vocab_size, blocks, skips)
 
 
 def state_bytes(trainable: int, total: int, zero_stage: int, ranks: int, bf16: bool, accumulate: int = 1) -> float:
@@ -84,14 +89,20 @@ def activation_bytes(shape: Shape, tokens: float, answered: float, bf16: bool) -
     """Bytes kept for the backward pass of `tokens` read, of which the head sees `answered`.
 
     Per token and layer: 9 widths (norms, attention) and the MLP before and after its activation, or 10.5 and four times
-    the MLP where it has a gate; per answered token its logits.
+    the MLP where it has a gate; per answered token its logits. In a last layer that skips the others, 5 widths of every
+    token (the first norm and the product behind it), and per answered token 5 (query, attention, the second norm) and
+    the MLP.
     """
     layer = 10.5 * shape.width + 4 * shape.inner if shape.gated else 9 * shape.width + 2 * shape.inner
     floats = tokens * shape.layers * layer + answered * (shape.vocabulary + shape.width)
+    if shape.skips:
+        floats += (5 * shape.width - layer) * tokens + (5 * shape.width + 2 * shape.inner) * answered
     return floats * (2 if bf16 else 4)
 
 
 def reading_flops(shape: Shape, tokens: float, answered: float, backward: bool) -> float:
     """Operations of reading `tokens`, of which the head sees `answered`."""
     weights = shape.blocks * tokens + shape.vocabulary * shape.width * answered
+    if shape.skips:
+        weights -= (shape.width**2 + 2 * shape.width * shape.inner) * (tokens - answered)
     return (6 if backward else 2) * weights

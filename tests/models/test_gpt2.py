@@ -15,7 +15,7 @@ ROW, COLUMN = torch.tensor([(r, c) for r, n in enumerate(LENGTHS) for c in range
 def gpt2(**options):
     torch.manual_seed(5)
     sizes = {"vocab_size": 20, "n_positions": 12, "n_embd": 16, "n_layer": 3, "n_head": 4}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, **options)).eval()
+    model = GPT2LMHeadModel(GPT2Config(**sizes | options)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model
