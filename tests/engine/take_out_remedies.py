@@ -111,7 +111,7 @@ def fails_without(name: str) -> bool:
             sys.exit(f"{name}: {file} holds its remedy {source.count(remedy)} times, not once; mend this script")
         (copy / file).write_text(source.replace(remedy, nothing))
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", test],
+            [sys.executable, "-m", "pytest", "-x", "-m", "", "-p", "no:cacheprovider", test],
             cwd=copy,
             env=os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
             capture_output=True,

@@ -74,6 +74,7 @@ def test_a_finished_run_is_skipped_and_judged_again_to_the_same_bytes(finished: 
     assert (folder / "predictions.jsonl").read_bytes() == before
 
 
+@pytest.mark.long
 def test_the_same_run_twice_gives_the_same_bytes(finished: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = finished
     done = torchrun(TRAIN, [*TINY, f"run_dir={tmp_path / 'again'}", "logger=none"], ranks=2)

@@ -54,6 +54,7 @@ def probed(one_rank: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory
     return found
 
 
+@pytest.mark.long
 def test_accumulation_under_zero_3_loses_no_gradient(
     one_rank: tuple[Path, dict[str, list[float]]], tmp_path: Path
 ) -> None:

@@ -173,6 +173,7 @@ def trains(run_dir: Path) -> bool:
 
 
 @needs_cluster
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_job_that_is_signalled_early_requeues_itself_and_finishes(cluster: Cluster, undisturbed: str) -> None:
     # What --signal=B:USR1@600 does before the time limit, at the moment that the test chooses.
@@ -274,6 +275,7 @@ def test_a_job_that_depends_on_another_goes_on_from_it_when_it_has_ended(cluster
 
 
 @needs_cluster
+@pytest.mark.long
 def test_a_mistake_in_the_config_ends_the_job_with_its_sentence(cluster: Cluster) -> None:
     job, run_dir = cluster.submit("mistake", keys=("sed=3",))
     cluster.until(lambda: cluster.state(job)["JobState"] == "FAILED", job)
