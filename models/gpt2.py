@@ -27,7 +27,9 @@ def last_state(trunk: GPT2Model, inputs_RNW: Tensor, mask_RS: Tensor, position_R
     """Last hidden states [R, W] of the last position; the N new ones are read behind what the cache holds."""
     rows, new = position_RN.shape
     column_S = torch.arange(mask_RS.shape[1], device=mask_RS.device)
-    seen_RNS = (column_S <= column_S[-new:, None]) & mask_RS[:, None].bool()
+    own_N1 = column_S[-new:, None]
+    # Padding sees itself: a row of attention that sees nothing is not a number in some kernels.
+    seen_RNS = (column_S <= own_N1) & (mask_RS[:, None].bool() | (column_S == own_N1))
     hidden_RNW = trunk.drop(inputs_RNW + trunk.wpe(position_RN))
     for block in trunk.h[:-1]:
         hidden_RNW = block(hidden_RNW, cache, seen_RNS[:, None])

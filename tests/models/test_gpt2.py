@@ -80,3 +80,16 @@ def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
         alone_SW = trunk(inputs_embeds=whole_RSW[row : row + 1, left:]).last_hidden_state[0]
         for step, end in enumerate((5, 6, 7)):
             torch.testing.assert_close(got[step][row], alone_SW[end - 1 - left], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_no_row_of_attention_sees_nothing():
+    """Kernels disagree on what comes of one: zeros, or not a number, which later layers would hand on."""
+    trunk, mask, rows = gpt2().transformer, torch.tensor([[0, 0, 1, 1]]), []
+    for block in trunk.h[:-1]:
+        block.register_forward_pre_hook(lambda module, given: rows.append(given[2].any(-1).all()))
+    last_state(
+        trunk, inputs(1, 4), mask, (mask.cumsum(1) - 1).clamp(min=0), Cache(layers=[RoomyLayer(4) for _ in range(3)])
+    )
+    assert len(rows) == 2
+    assert all(rows)
