@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**19  # entries of the table that are handled at a time: its temporaries stay in cache
-LEAST = -104.0  # log of the smallest float32: a chance of 0 times its logarithm is 0
 
 
 def log_probs_and_entropy(logits_nV: Tensor, chosen_n: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:

@@ -51,12 +51,11 @@ def test_the_last_block_multiplies_wanted_positions_alone():
     assert seen == [18, 18, 6]
 
 
-@pytest.mark.parametrize("name", ["embd_pdrop", "attn_pdrop", "resid_pdrop"])
+@pytest.mark.parametrize("name", ["drop", "h.0.attn.attn_dropout", "h.0.attn.resid_dropout", "h.0.mlp.dropout"])
 def test_each_dropout_falls_in_training_on_the_last_block_as_well(name):
-    trunk = gpt2(
-        n_layer=1,
-        **{name: 0.5} | {other: 0.0 for other in ("embd_pdrop", "attn_pdrop", "resid_pdrop") if other != name},
-    ).transformer
+    none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    trunk = gpt2(n_layer=1, **none).transformer
+    trunk.get_submodule(name).p = 0.5
     rest = wanted_states(trunk, inputs(), FIRST, ROW, COLUMN)
     trunk.train()
     once, again = (wanted_states(trunk, inputs(), FIRST, ROW, COLUMN) for _ in range(2))
