@@ -49,9 +49,7 @@ def rated(model: RatingModel, edges: dict, device: torch.device) -> tuple[torch.
     pairs = torch.arange(30, device=device)
     rating_B = model.rate(states, pairs, pairs)
     rating_B.square().mean().backward()
-    return rating_B.detach().cpu(), {
-        name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None
-    }
+    return rating_B.detach().cpu(), {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def test_the_rating_model_has_the_ratings_and_gradients_of_a_cpu(device):
@@ -236,4 +234,6 @@ def test_scores_of_texts_are_those_of_a_cpu(folder):
     ):
         model, tokenizer = load(kind, str(folder / name))
         got = scores(model, tokenizer)
-        torch.testing.assert_close(torch.tensor(got), torch.tensor(scores(model.cpu(), tokenizer)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(got), torch.tensor(scores(model.cpu(), tokenizer)), atol=1e-4, rtol=1e-4
+        )
