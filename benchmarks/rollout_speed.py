@@ -21,7 +21,7 @@ ROWS, PROMPT, NEW = 64, 32, 20
 def with_ends(lm: torch.nn.Module, chance: float) -> None:
     """Moves the last norm's bias such that each token is the end with about this chance."""
     end_W = lm.get_output_embeddings().weight[END].detach()
-    wanted = torch.tensor(chance * VOCABULARY / (1 - chance)).log()
+    wanted = torch.tensor(chance * len(lm.get_output_embeddings().weight) / (1 - chance)).log()
     lm.transformer.ln_f.bias.data.copy_(wanted * end_W / end_W.square().sum())
 
 
