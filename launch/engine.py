@@ -26,6 +26,8 @@ from metrics.errors import InputError
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed guesses, and warns at import
 import deepspeed  # noqa: E402
+from deepspeed.accelerator import set_accelerator  # noqa: E402
+from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator  # noqa: E402
 
 from launch.shards import DurableShards  # noqa: E402
 
@@ -167,7 +169,7 @@ def start(hardware: HardwareConfig) -> None:
         raise InputError("hardware.accelerator=gpu, but torch sees no CUDA device; use hardware.accelerator=cpu")
     cpu = use_cpu(hardware)
     if cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        set_accelerator(CPU_Accelerator())  # where there is a GPU, DeepSpeed has chosen it at import
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _repeatable()
