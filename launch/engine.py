@@ -119,6 +119,10 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         _, state = engine.load_checkpoint(
             str(checkpoint_path), tag=SHARDS, load_lr_scheduler_states=False, load_module_strict=False
         )
+        # The count of steps of a converted checkpoint comes back on CPU; AdamW in one kernel wants it at the weights.
+        for parameter, found in getattr(engine.optimizer, "optimizer", engine.optimizer).state.items():
+            if torch.is_tensor(found.get("step")):
+                found["step"] = found["step"].to(parameter.device)
         self._release_small_parameters()
         return state
 
