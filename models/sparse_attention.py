@@ -9,7 +9,8 @@ E edges, H heads, N target nodes, S source rows, W width of a head.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,11 +48,44 @@ class GroupedEdges:
 
     def into_targets(self, weight_E: Tensor, state_SW: Tensor) -> Tensor:
         """Sums [N, W] of the sources' states by weight; weights are in the order of targets."""
-        return _weighted_sums(self.row_N1, self.source_E, weight_E, state_SW)
+        if state_SW.is_cuda:
+            return self.row_runs.sums(weight_E[:, None] * state_SW[self.source_E])
+        return _csr(self.row_N1, self.source_E, weight_E, len(state_SW)) @ state_SW
 
     def into_sources(self, weight_E: Tensor, state_NW: Tensor) -> Tensor:
         """The other way round [S, W]: sums of the targets' states."""
-        return _weighted_sums(self.column_S1, self.target_E, weight_E[self.back_E], state_NW)
+        weight_E = weight_E[self.back_E]
+        if state_NW.is_cuda:
+            return self.column_runs.sums(weight_E[:, None] * state_NW[self.target_E])
+        return _csr(self.column_S1, self.target_E, weight_E, len(state_NW)) @ state_NW
+
+    @cached_property
+    def row_runs(self) -> "Runs":
+        """Of the edges in the order of targets."""
+        return Runs.of(self.row_N1, len(self.order_E))
+
+    @cached_property
+    def column_runs(self) -> "Runs":
+        """Of the edges in the order of sources."""
+        return Runs.of(self.column_S1, len(self.order_E))
+
+
+class Runs(NamedTuple):
+    """Edges cut where a node's begin and at each multiple of `RUN`: R runs."""
+
+    start_R1: Tensor
+    first_N1: Tensor  # the first run of each node, and R
+
+    @classmethod
+    def of(cls, start_N1: Tensor, edges: int) -> "Runs":
+        """Of nodes whose edges begin there."""
+        start_R1 = torch.cat([start_N1, torch.arange(0, edges, RUN, device=start_N1.device)]).unique()
+        return cls(start_R1, torch.searchsorted(start_R1, start_N1))
+
+    def sums(self, value_EW: Tensor) -> Tensor:
+        """Sums [N, W] over the edges of each node: first of runs, then of these sums."""
+        value_RW = torch.segment_reduce(value_EW, "sum", offsets=self.start_R1, axis=0, unsafe=True)
+        return torch.segment_reduce(value_RW, "sum", offsets=self.first_N1, axis=0, unsafe=True)
 
 
 def group_edges(source_E: Tensor, target_E: Tensor, sources: int, targets: int) -> GroupedEdges:
@@ -99,21 +133,6 @@ class _Attention(torch.autograd.Function):
             query_grad[h] = edges.into_targets(score_grad_E, key[h])
             key_grad[h] = edges.into_sources(score_grad_E, query[h])
         return query_grad, key_grad, value_grad, None
-
-
-def _weighted_sums(start_N1: Tensor, index_E: Tensor, weight_E: Tensor, state_SW: Tensor) -> Tensor:
-    """Sums [N, W] of weight_e state[index_e] over the edges e from start_n on."""
-    if state_SW.is_cuda:
-        return sums_by_runs(weight_E[:, None] * state_SW[index_E], start_N1)
-    return _csr(start_N1, index_E, weight_E, len(state_SW)) @ state_SW
-
-
-def sums_by_runs(value_EW: Tensor, start_N1: Tensor) -> Tensor:
-    """Sums [N, W] of the rows from start_n up to start_n+1: first of runs of at most `RUN` rows, then of these sums."""
-    cut = torch.arange(0, len(value_EW), RUN, device=value_EW.device)
-    start_R1 = torch.cat([start_N1, cut]).unique()
-    value_RW = torch.segment_reduce(value_EW, "sum", offsets=start_R1, axis=0, unsafe=True)
-    return torch.segment_reduce(value_RW, "sum", offsets=torch.searchsorted(start_R1, start_N1), axis=0, unsafe=True)
 
 
 def _starts(index_E: Tensor, count: int) -> Tensor:

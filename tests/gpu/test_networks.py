@@ -16,7 +16,7 @@ from models.generation import Sampling, generate, uniforms
 from models.hgt import HGTConfig, RatingModel
 from models.kernels import with_faster_kernels
 from models.language_model import NewModelConfig, create_language_model, load_tokenizer
-from models.sparse_attention import RUN, sums_by_runs
+from models.sparse_attention import RUN, Runs
 from models.text_encoder import create_encoder, load_encoder
 from models.text_scores import encoder_scores, load, log_likelihoods
 
@@ -87,7 +87,7 @@ def test_sums_by_runs_are_sums(device, sizes):
     value_EW = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(0))
     start_N1 = torch.tensor([0, *sizes]).cumsum(0)
     expected = [value_EW[low:high].double().sum(0).tolist() for low, high in zip(start_N1, start_N1[1:], strict=False)]
-    got_NW = sums_by_runs(value_EW.to(device), start_N1.to(device))
+    got_NW = Runs.of(start_N1.to(device), len(value_EW)).sums(value_EW.to(device))
     torch.testing.assert_close(got_NW.cpu(), torch.tensor(expected).float(), atol=1e-4, rtol=1e-4)
 
 

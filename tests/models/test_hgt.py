@@ -9,7 +9,7 @@ from torch_geometric.nn import HGTConv
 
 from metrics.errors import InputError
 from models.hgt import HGTConfig, RatingModel, ReadableHGTConv
-from models.sparse_attention import RUN, sums_by_runs
+from models.sparse_attention import RUN, Runs
 
 COUNTS = {"user": 4, "item": 3, "concept": 5}
 RELATIONS = [
@@ -142,7 +142,7 @@ def test_sums_by_runs_as_a_gpu_takes_them_are_sums(sizes):
     value_EW = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(0))
     start_N1 = torch.tensor([0, *sizes]).cumsum(0)
     expected_NW = torch.stack([part_EW.sum(0) for part_EW in value_EW.split(sizes)])
-    torch.testing.assert_close(sums_by_runs(value_EW, start_N1), expected_NW, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(Runs.of(start_N1, len(value_EW)).sums(value_EW), expected_NW, atol=1e-4, rtol=1e-4)
 
 
 def test_a_graph_without_edges_leaves_states_of_their_own():
