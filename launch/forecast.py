@@ -130,7 +130,7 @@ class Forecast:
     """Seconds of a whole model's batches on this machine."""
 
     def __init__(self, config: PretrainedConfig, lora: LoraConfig, device: str, bf16: bool) -> None:
-        self.layers = config.get_text_config().num_hidden_layers
+        self.layers, self.device = config.get_text_config().num_hidden_layers, device
         counts = [1, min(TIMED_LAYERS, self.layers)] if self.layers > 1 else [1]
         self.timed = {count: Timed(config, count, lora, device, bf16) for count in counts}
 
@@ -151,7 +151,7 @@ def fitting_seconds(forecast: Forecast, records: int, fit: FitConfig, lengths: L
 def ppo_seconds(forecast: Forecast, ppo: PPOConfig, lengths: Lengths, ranks: int, bf16: bool) -> float:
     """Seconds of sampling, the reference's reading and the updates of all iterations."""
     samples, rows = ppo.rollout_batch_size / ranks, max(1, round(ppo.mini_batch_size / ppo.accumulate / ranks))
-    together = min(GENERATION_BATCH, max(1, round(samples)))
+    together = min(GENERATION_BATCH[forecast.device], max(1, round(samples)))
     sampled = lengths.work(together, max(1, together // ppo.samples_per_prompt))
     # in bf16 the policy, too, reads what it sampled; `sft_coef` has it read and learn train explanations besides
     rollout = forecast.seconds("sampling", sampled) + (2 if bf16 else 1) * forecast.seconds("reading", sampled)

@@ -17,6 +17,7 @@ from models.language_model import LoraConfig, head_logits, load_language_model, 
 from models.log_probs import log_probs_and_entropy
 
 USER, ITEM, SENTIMENT = 1, 2, 3  # slots of a prompt that hold a soft vector; 0 holds a token
+AT_ONCE = 16  # parts of a batch that a GPU reads together: it would be idle most of the time with one
 
 
 class Connector(nn.Module):
@@ -89,8 +90,9 @@ class Explainer(nn.Module):
         """Reads [prompt, response]; the language model's head sees the tokens of responses and nothing else.
 
         Rows are moved to the left, so that all padding stands at the right, where causal attention never looks, and
-        run in `parts` groups of like length. Under ZeRO-3 `parts` must be the same on every rank.
+        run in `parts` groups of like length, fewer on a GPU. Under ZeRO-3 `parts` must be the same on every rank.
         """
+        parts = max(1, parts // AT_ONCE) if prompt_BPW.device.type == "cuda" else parts
         response_BTW = self.lm.get_input_embeddings()(response_BT)
         whole_BSW = torch.cat([prompt_BPW, response_BTW], dim=1)
         batch, width, _ = whole_BSW.shape

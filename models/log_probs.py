@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 2**19  # entries of the table that are handled at a time: its temporaries stay in cache
+BLOCK = {"cpu": 2**19, "cuda": 2**27}  # entries handled at a time: temporaries stay in cache, or below 2 GiB
 
 
 def log_probs_and_entropy(logits_nV: Tensor, chosen_n: Tensor, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ class _Chosen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_nV: Tensor, chosen_n: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         total_n, entropy_n = (torch.empty(len(logits_nV), device=logits_nV.device) for _ in range(2))
-        for rows in _blocks(*logits_nV.shape):
+        for rows in _blocks(logits_nV):
             logits_RV = logits_nV[rows].float()
             chance_RV = logits_RV.softmax(1)
             total_n[rows] = log_sum_exp(logits_RV, chance_RV)
@@ -46,7 +46,7 @@ class _Chosen(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         logits_nV, chosen_n, total_n, entropy_n = ctx.saved_tensors
         grad_n, entropy_grad_n = gradients
-        for rows in _blocks(*logits_nV.shape):
+        for rows in _blocks(logits_nV):
             logits_RV = logits_nV[rows].float()
             grad_RV = logits_RV.softmax(1)
             if ctx.entropy_gradient:
@@ -60,6 +60,6 @@ class _Chosen(torch.autograd.Function):
         return logits_nV, None, None
 
 
-def _blocks(n: int, vocabulary: int) -> list[slice]:
-    step = max(1, BLOCK // vocabulary)
-    return [slice(start, start + step) for start in range(0, n, step)]
+def _blocks(logits_nV: Tensor) -> list[slice]:
+    step = max(1, BLOCK[logits_nV.device.type] // logits_nV.shape[1])
+    return [slice(start, start + step) for start in range(0, len(logits_nV), step)]

@@ -19,7 +19,7 @@ CHOSEN = torch.tensor([0, 6, 3, 3, 1])
 
 @pytest.fixture(params=[1, 2, 10**6], ids=["row by row", "two rows", "at once"], autouse=True)
 def block(request, monkeypatch):
-    monkeypatch.setattr(log_probs, "BLOCK", request.param * 7)
+    monkeypatch.setattr(log_probs, "BLOCK", {"cpu": request.param * 7})
 
 
 def test_they_are_a_slow_loop_over_softmax():
