@@ -49,7 +49,11 @@ def sft(size: str, rows: int, file: str) -> dict:
     }
     steps = len(given) // rows
     arguments = TrainingArguments(
-        output_dir=tempfile.mkdtemp(), max_steps=steps, per_device_train_batch_size=rows, **QUIET
+        output_dir=tempfile.mkdtemp(),
+        max_steps=steps,
+        per_device_train_batch_size=rows,
+        dataloader_num_workers=4,
+        **QUIET,
     )
     clock, collator = Clock(), DataCollatorForSeq2Seq(tiny_tokenizer(), label_pad_token_id=-100)
     model = random_gpt2(size, False, "cuda")

@@ -35,6 +35,7 @@ from models.sampling import Sampling, uniforms
 
 ROWS = {"0.1b": 1024, "1b": 256}  # of a batch in fine-tuning
 STEPS, ROLLOUTS, SAMPLES, REPEATS = 20, 4, 256, 5
+WORKERS = 4  # processes that build batches, on both sides
 PEER = str(Path(__file__).with_name("gpu_peer.py"))
 BF16 = HardwareConfig(precision="bf16")
 
@@ -82,7 +83,9 @@ def sft(size: str, batch: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = {"max_epochs": 1, "gradient_clip_val": 1.0, "limit_val_batches": 0}
         trainer = make_trainer(ZeroConfig(stage=2), BF16, Path(folder), False, [watch], **options)
-        trainer.fit(module, ExplanationData(Rows(rows), batch, 1, 0))
+        data = ExplanationData(Rows(rows), batch, 1, 0)
+        data.workers = WORKERS
+        trainer.fit(module, data)
     answered = sum(len(response) for _, response in rows) / len(rows) * batch
     tokens = answered + sum(len(prompt) for prompt, _ in rows) / len(rows) * batch
     seconds = (watch.end - watch.begin) / STEPS
