@@ -67,6 +67,19 @@ def matmul(_: str, __: int) -> None:
     print(json.dumps({"bench": "ceilings"} | figures | {"device": torch.cuda.get_device_name()}))
 
 
+def step_of_sft(size: str, rows: list[tuple[list[int], list[int]]], batch: int) -> tuple[float, Shape]:
+    """(seconds of an optimizer step behind the warm-up, the model's shape)."""
+    start(BF16)
+    config = ExplanationConfig(connector_epochs=0, fit=FitConfig(epochs=1, batch_size=batch))
+    module = ExplanationModule(config, explainer(size), tiny_tokenizer())
+    shape, watch, data = Shape.of(module.explainer.lm), Clock(), ExplanationData(Rows(rows), batch, 1, 0)
+    data.workers = WORKERS
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"max_epochs": 1, "gradient_clip_val": 1.0, "limit_val_batches": 0}
+        make_trainer(ZeroConfig(stage=2), BF16, Path(folder), False, [watch], **options).fit(module, data)
+    return (watch.end - watch.begin) / STEPS, shape
+
+
 def sft(size: str, batch: int) -> None:
     """Fine-tuning against the Hugging Face Trainer."""
     batch = batch or ROWS[size]
@@ -76,24 +89,15 @@ def sft(size: str, batch: int) -> None:
         file.write_text(json.dumps(rows))
         theirs = run_json([PEER_PYTHON, PEER, "sft", size, str(batch), str(file)])["target_tokens_a_second"]
     peak, _ = rate_of_products()
-    start(BF16)
-    config = ExplanationConfig(connector_epochs=0, fit=FitConfig(epochs=1, batch_size=batch))
-    module = ExplanationModule(config, explainer(size), tiny_tokenizer())
-    shape, watch = Shape.of(module.explainer.lm), Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        options = {"max_epochs": 1, "gradient_clip_val": 1.0, "limit_val_batches": 0}
-        trainer = make_trainer(ZeroConfig(stage=2), BF16, Path(folder), False, [watch], **options)
-        data = ExplanationData(Rows(rows), batch, 1, 0)
-        data.workers = WORKERS
-        trainer.fit(module, data)
+    seconds, shape = step_of_sft(size, rows, batch)
     answered = sum(len(response) for _, response in rows) / len(rows) * batch
     tokens = answered + sum(len(prompt) for prompt, _ in rows) / len(rows) * batch
-    seconds = (watch.end - watch.begin) / STEPS
     achieved = reading_flops(shape, tokens, answered, backward=True) / seconds
     figures = {"llm2er": [answered / seconds], "hugging face": [theirs]}
     memory = round(torch.cuda.max_memory_allocated() / 2**30, 1)
-    more = {"tflops": round(achieved / 1e12, 1), "of_the_product": round(achieved / peak, 3), "s_a_step": seconds}
-    emit("sft", "target tokens a second", figures, "llm2er", size=size, batch=batch, peak_gib=memory, **more)
+    more = {"tflops": round(achieved / 1e12, 1), "of_the_product": round(achieved / peak, 3)}
+    more |= {"s_a_step": round(seconds, 4), "tokens_a_step": round(tokens), "peak_gib": memory}
+    emit("sft", "target tokens a second", figures, "llm2er", size=size, batch=batch, **more)
 
 
 def rollout(size: str, rows: int) -> None:
