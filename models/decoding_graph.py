@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from models.key_values import FixedLayer, next_state
-from models.language_model import head_logits, trunk_of
+from models.language_model import PLAIN_FAMILIES, head_logits, trunk_of
 from models.sampling import Generated, Limits, Sampling, choose
 
 ROWS, PLACES = 64, 64  # batches that differ by less share a graph
 KEPT = 4  # graphs of a model that are kept, each with a cache of its own
 LOOK = 4  # tokens after which it is looked whether any row goes on: a look waits for the GPU
-FAMILIES = {"gpt2", "llama", "qwen2", "qwen3"}  # their forward pass never asks the GPU for a number
 
 
 class DecodingGraph:
@@ -98,7 +97,7 @@ def fits_a_graph(lm: nn.Module) -> bool:
     """Whether the model's steps can be recorded: its weights stay where they are, and it is of a family known to do."""
     weight = lm.get_input_embeddings().weight
     whole = not hasattr(weight, "ds_id")  # ZeRO-3 gathers weights anew for every rollout
-    known = trunk_of(lm).config.model_type in FAMILIES
+    known = trunk_of(lm).config.model_type in PLAIN_FAMILIES
     return weight.device.type == "cuda" and whole and known and not torch.is_autocast_enabled("cuda")
 
 

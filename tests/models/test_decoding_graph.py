@@ -5,8 +5,9 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
-from models.decoding_graph import FAMILIES, DecodingGraph
+from models.decoding_graph import DecodingGraph
 from models.key_values import FixedLayer, new_cache, next_state
+from models.language_model import PLAIN_FAMILIES
 from models.sampling import Limits, Sampling
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -22,11 +23,11 @@ def begun(lm, greedy):
     cache, hidden = new_cache(lm, 8), torch.zeros(2, 3, 16)
     state_BW = next_state(lm, cache, mask_BP, mask_BP.cumsum(1) - 1, hidden)
     graph = DecodingGraph(cache, state_BW, (4, 8), Limits(5, 1, 0), greedy)
-    graph.begin(cache, mask_BP, None if greedy else torch.zeros(2, 5))
+    graph.begin(cache, mask_BP, None if greedy else torch.full((2, 5), 0.9))
     return graph
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(PLAIN_FAMILIES))
 @pytest.mark.parametrize("sampling", [None, Sampling(top_k=50, top_p=0.9)])
 @pytest.mark.parametrize("greedy", [True, False])
 @torch.no_grad()

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models import decoding_graph, generation
-from models.decoding_graph import FAMILIES
 from models.generation import generate
+from models.language_model import PLAIN_FAMILIES
 from models.sampling import Sampling, uniforms
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -22,7 +22,7 @@ def exact_products():
     torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=sorted(PLAIN_FAMILIES))
 def lm(request):
     """Random, with weights large enough that texts differ and some of them end."""
     config = AutoConfig.for_model(request.param, vocab_size=VOCABULARY, num_key_value_heads=2, **SIZES)
