@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from measuring import alternate, clock, emit
+from measuring import GPU, alternate, clock, emit
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
@@ -27,6 +27,10 @@ from models.language_model import NewModelConfig, create_language_model, load_to
 from models.text_encoder import TextEncoder, create_encoder, load_encoder
 
 ROLLOUT, SAMPLES, LENGTH = 256, 4, 32
+
+
+def _there(tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    return [tensor.to("cuda" if GPU else "cpu") for tensor in tensors]
 
 
 @torch.no_grad()
@@ -44,7 +48,7 @@ def naive(
         part = slice(start, start + 64)
         texts = scorer.policy_tokenizer.batch_decode(response_BT[part], skip_special_tokens=True)
         lists = [concept_text(found) for found in names[part]]
-        said, about = (encoder(*encode_texts(scorer.encoder_tokenizer, rows)) for rows in (texts, lists))
+        said, about = (encoder(*_there(encode_texts(scorer.encoder_tokenizer, rows))) for rows in (texts, lists))
         ccr.append((said * about).sum(-1))
         logits_BT = discriminator(response_BT[part], mask_BT[part])
         hqar.append(sequence_reward(logits_BT, mask_BT[part], scorer.clip, scorer.reduce))
@@ -84,10 +88,12 @@ def main() -> None:
         response_BT = torch.tensor([row + [tokenizer.pad_token_id] * (LENGTH - len(row)) for row in ids])
         mask_BT = torch.tensor([[1] * len(row) + [0] * (LENGTH - len(row)) for row in ids])
         names = [draw.sample(concepts, 5) for _ in range(ROLLOUT // SAMPLES)]
-        return response_BT, mask_BT, [names[i // SAMPLES] for i in range(ROLLOUT)]
+        return *_there((response_BT, mask_BT)), [names[i // SAMPLES] for i in range(ROLLOUT)]
 
     rollouts = [rollout() for _ in range(3)]
     scorer = Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, 0.01, "mean")
+    for model in (scorer, *plain):
+        model.to("cuda" if GPU else "cpu")
     for given in rollouts:  # the same numbers
         scores, (ccr_B, hqar_B) = scorer.score(*given), naive(scorer, *plain, *given)
         torch.testing.assert_close(scores.ccr_B, ccr_B, atol=1e-5, rtol=0)

@@ -3,6 +3,7 @@
 N nodes of a type, E edges of a relation, I incidences (an edge and one record that contributed to it).
 """
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -78,9 +79,21 @@ class ConceptGraph:
         return {kind: self.data[kind].num_nodes for kind in self.data.node_types}
 
     @property
+    def device(self) -> torch.device:
+        """Where the edges are."""
+        return self.data[self.relations[0]].edge_index.device
+
+    @property
     def relations(self) -> list[Relation]:
         """The relations in the order in which attention is read out."""
         return list(self.incidences)
+
+    def to(self, device: torch.device) -> "ConceptGraph":
+        """The graph with its edges and incidences there; itself where they are there already."""
+        if self.device == device or self.device.type == device.type == "cpu":  # "cpu:0" is "cpu"
+            return self
+        incidences = {r: (edge_I.to(device), record_I.to(device)) for r, (edge_I, record_I) in self.incidences.items()}
+        return ConceptGraph(copy.copy(self.data).to(device), incidences, self.records)
 
     def edges(self, without: np.ndarray | Tensor | None = None) -> dict[Relation, Tensor]:
         """The edge index of every relation as if the records `without` had never been written (leave-one-out).
@@ -89,12 +102,12 @@ class ConceptGraph:
         """
         if without is None or len(without) == 0:
             return {relation: self.data[relation].edge_index for relation in self.incidences}
-        left = torch.ones(self.records)
-        left[torch.as_tensor(without, dtype=torch.long)] = 0
+        left = torch.ones(self.records, device=self.device)
+        left[torch.as_tensor(without, dtype=torch.long, device=self.device)] = 0
         edges = {}
         for relation, (edge_I, record_I) in self.incidences.items():
             index = self.data[relation].edge_index
-            count_E = torch.zeros(index.shape[1]).index_add_(0, edge_I, left[record_I])
+            count_E = torch.zeros(index.shape[1], device=self.device).index_add_(0, edge_I, left[record_I])
             edges[relation] = index[:, count_E > 0]
         return edges
 

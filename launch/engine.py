@@ -20,6 +20,7 @@ from torch import Tensor
 
 from launch.meeting import meet, try_sum
 from lightning_modules.collectives import wait_at_most
+from lightning_modules.fitting import in_fixed_order
 from metrics.errors import InputError
 
 if not torch.cuda.is_available():
@@ -143,7 +144,8 @@ class ExactDeepSpeedPrecision(DeepSpeedPrecision):
 
     def backward(self, tensor: Tensor, model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Lightning has divided the loss by the number of micro-batches already; DeepSpeed would do it once more."""
-        super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
+        with in_fixed_order():
+            super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
 
 def use_cpu(hardware: HardwareConfig) -> bool:
@@ -168,9 +170,7 @@ def start(hardware: HardwareConfig) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Deterministic mode would also fill every new tensor; with DeepSpeed's large buckets that is most of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _repeatable()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if not cpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -193,6 +193,16 @@ def start(hardware: HardwareConfig) -> None:
         )
         wait_at_most(limit)
         deepspeed.init_distributed(dist_backend=backend, timeout=limit, verbose=False)
+
+
+def _repeatable() -> None:
+    """The same run gives the same numbers, as far as kernels can; see also `in_fixed_order`."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Deterministic mode would also fill every new tensor; with DeepSpeed's large buckets that is most of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Attention in bfloat16 would go to cuDNN, which makes a plan for each new shape: every batch has one.
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _no_compilation() -> None:

@@ -183,10 +183,10 @@ def _activations(config: TrainConfig, shape: Shape, prompt: int, batch: FitConfi
 
 
 def _forecast(config: TrainConfig, lm: nn.Module) -> Forecast | None:
-    """None where the model's layers are too large to be timed beside everything else."""
-    if not room_for(lm.config):
-        return None
+    """None where the model's layers are too large to be timed beside everything else, or the run's GPU is elsewhere."""
     device = "cpu" if use_cpu(config.hardware) else "cuda"
+    if not room_for(lm.config) or (device == "cuda" and not torch.cuda.is_available()):
+        return None
     if device == "cpu":
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as a run does
     return Forecast(lm.config, config.explanation.lora, device, config.hardware.precision == "bf16")

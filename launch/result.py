@@ -104,13 +104,14 @@ def reward_scores(run: Run, records: list[int], texts: list[str]) -> dict[str, A
     """Mean rewards of explanations, with intervals, by the reward models as their stages left them, before PPO."""
     tokenizer = load_tokenizer(str(run.folder.need("explanation", "result") / "lm"))
     scorer, builder = run.scorer("result", tokenizer), run.builder("result", tokenizer)
+    scorer.to(run.device)
     names = [[run.corpus.concepts[c] for c in run.evidence("result").concept_RK[record].tolist()] for record in records]
     columns = []
     for start in range(0, len(texts), SCORED_AT_ONCE):
         part = slice(start, start + SCORED_AT_ONCE)
         response_BT, mask_BT = pad([builder.response(text) for text in texts[part]], tokenizer.pad_token_id)
-        scores = scorer.score(response_BT, mask_BT, names[part])
-        columns.append(torch.stack([scores.ccr_B, scores.hqar_B], dim=1).double().numpy())
+        scores = scorer.score(response_BT.to(run.device), mask_BT.to(run.device), names[part])
+        columns.append(torch.stack([scores.ccr_B, scores.hqar_B], dim=1).double().cpu().numpy())
     value_N2, n = np.concatenate(columns), len(texts)
     drawn_R2 = bootstrap(lambda weight_RN: weight_RN @ value_N2 / n, n, run.config.result.resamples, run.config.seed)
     found: dict[str, Any] = {}

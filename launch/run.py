@@ -65,6 +65,13 @@ class Run:
         return Corpus.load(path)
 
     @cached_property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        if use_cpu(self.config.hardware):
+            return torch.device("cpu")
+        return torch.device("cuda", torch.cuda.current_device())
+
+    @cached_property
     def graph(self) -> ConceptGraph:
         """The concept graph of the train split."""
         return build_graph(self.corpus, self.config.graph)
@@ -186,8 +193,7 @@ class Run:
 
     def stop_if_asked(self, after: str) -> None:
         """Ends the run between two stages if all ranks agree that it was asked to; collective."""
-        device = torch.device("cpu") if use_cpu(self.config.hardware) else torch.device("cuda")
-        wish = self.requests.agree(False, device)
+        wish = self.requests.agree(False, self.device)
         if wish.stop:
             raise Interrupted(f"{after}; stopped by {wish.reason}; the same command goes on", wish.requeue)
 

@@ -57,7 +57,7 @@ def rating(run: Run) -> dict:
     rmse = run.fit("rating", module, data, "rating/valid/rmse", "min", reads)
     barrier()
     export = run.folder.export("rating")
-    model = load_rating_model(export, run.graph)
+    model = load_rating_model(export, run.graph).to(run.device)
     fold_R = fold_of_records(run.corpus, config.graph, config.seed)
     evidence = infer_evidence(model, run.graph, run.corpus, fold_R, config.graph, config.seed)
     run.stop_if_taken()

@@ -1,6 +1,7 @@
 """What the stages share: how long, how fast and in which batches a network is fitted."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -56,6 +57,22 @@ def one_group(module: nn.Module, fit: FitConfig, total_steps: int) -> dict:
     """AdamW on all that learns in `module`, with warm-up and linear decay."""
     group = {"params": trainable(module), "lr": fit.lr}
     return adamw([group], [warm_then_linear(total_steps, fit.warmup)], fit.weight_decay)
+
+
+@contextlib.contextmanager
+def in_fixed_order() -> Iterator[None]:
+    """For a backward pass: inside, attention on a GPU sums up in one order where deterministic algorithms are on.
+
+    Its kernels do so only where an algorithm without an order is an error, which would refuse forward passes for less.
+    """
+    wished = torch.cuda.is_available() and torch.is_deterministic_algorithms_warn_only_enabled()
+    if wished:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        if wished:
+            torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -51,8 +51,9 @@ class RatingModule(pl.LightningModule):
         self._valid_states: dict[str, Tensor] | None = None
 
     def edges(self, without: Tensor | None = None) -> dict[Relation, Tensor]:
-        """The graph's edges on this module's device."""
-        return {name: index.to(self.device) for name, index in self.graph.edges(without).items()}
+        """The graph's edges on this module's device, where the graph stays from the first call on."""
+        self.graph = self.graph.to(self.device)
+        return self.graph.edges(without)
 
     def training_step(self, batch: RatingBatch, index: int) -> Tensor:
         """L_r over the global batch."""
@@ -60,7 +61,7 @@ class RatingModule(pl.LightningModule):
             states = self.model.encode(batch.subgraph.edges, batch.subgraph.nodes)
             predicted_B = self.model.rate(states, batch.subgraph.user_B, batch.subgraph.item_B)
         else:
-            states = self.model.encode(self.edges(batch.hidden_records.cpu() if self.leave_one_out else None))
+            states = self.model.encode(self.edges(batch.hidden_records if self.leave_one_out else None))
             predicted_B = self.model.rate(states, batch.user_B, batch.item_B)
         error_B = predicted_B - batch.rating_B
         loss = (error_B.square() * batch.weight_B).sum() * batch.scale
@@ -141,6 +142,7 @@ def infer_evidence(
     """
     check_candidates(config, corpus)
     rank, ranks = world()
+    graph = graph.to(model.device)
     folds = list(range(int(fold_R.max()) + 1))
     parts = {fold: _read_fold(model, graph, corpus, fold_R, fold, config, seed) for fold in folds[rank::ranks]}
     merged = {fold: part for found in gather_objects(parts) for fold, part in found.items()}
@@ -170,13 +172,17 @@ def _read_fold(
     config: GraphConfig,
     seed: int,
 ) -> tuple[Tensor, Tensor, np.ndarray, Tensor, list]:
-    """(user states, item states, records of the fold, their predicted ratings, their candidates)."""
+    """(user states, item states, records of the fold, their predicted ratings, their candidates), on CPU."""
     record_M = np.flatnonzero(fold_R == fold)
     edges = graph.edges(record_M if fold else None)
     states, attention = read_graph(model, edges, config.sampling == "neighbor")
     user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
-    predicted_M = model.rate(states, torch.from_numpy(user_M), torch.from_numpy(item_M))
-    predicted_M = predicted_M.clamp(corpus.rating_min, corpus.rating_max)
+    pairs = (torch.from_numpy(index_M).to(model.device) for index_M in (user_M, item_M))
+    predicted_M = model.rate(states, *pairs).clamp(corpus.rating_min, corpus.rating_max)
+    states, edges, attention = (
+        {name: value.cpu() for name, value in found.items()} for found in (states, edges, attention)
+    )
+    predicted_M = predicted_M.cpu()
     frequent = frequent_concepts(corpus, record_M) if fold else None
     finder = CandidateFinder(edges, attention, graph.node_counts, frequent)
     candidates = []

@@ -2,6 +2,7 @@
 
 Scores of edges are a sampled product of dense matrices, sums over the edges into a node are products of a sparse matrix
 with a dense one; both read states where they stand. Only one number an edge and head is kept for the backward pass.
+On a GPU there is a copy for each edge, of one head at a time: the sparse products of cuSPARSE sum up in no fixed order.
 
 E edges, H heads, N target nodes, S source rows, W width of a head.
 """
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+RUN = 128  # edges that one thread of a GPU sums up: a node with very many does not keep the others waiting
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
@@ -32,16 +35,23 @@ class GroupedEdges:
         return torch.segment_reduce(value_E, "sum", offsets=self.row_N1, unsafe=True)
 
     def at_edges(self, value_N: Tensor) -> Tensor:
-        """The value of each edge's target [E]."""
-        return torch.repeat_interleave(value_N, self.row_N1.diff(), output_size=len(self.order_E))
+        """The value [E], or the row [E, W], of each edge's target."""
+        return torch.repeat_interleave(value_N, self.row_N1.diff(), dim=0, output_size=len(self.order_E))
 
-    def into_targets(self, value_E: Tensor) -> Tensor:
-        """The sparse matrix [N, S] with these values, given in the order of targets."""
-        return _csr(self.row_N1, self.source_E, value_E, len(self.column_S1) - 1)
+    def products(self, left_NW: Tensor, right_SW: Tensor) -> Tensor:
+        """left_n . right_s of each edge [E], in the order of targets."""
+        if left_NW.is_cuda:
+            return (self.at_edges(left_NW) * right_SW[self.source_E]).sum(1)
+        pattern = _csr(self.row_N1, self.source_E, torch.zeros(len(self.order_E)), len(right_SW))
+        return torch.sparse.sampled_addmm(pattern, left_NW, right_SW.T, beta=0.0).values()
 
-    def into_sources(self, value_E: Tensor) -> Tensor:
-        """Its transpose [S, N]."""
-        return _csr(self.column_S1, self.target_E, value_E[self.back_E], len(self.row_N1) - 1)
+    def into_targets(self, weight_E: Tensor, state_SW: Tensor) -> Tensor:
+        """Sums [N, W] of the sources' states by weight; weights are in the order of targets."""
+        return _weighted_sums(self.row_N1, self.source_E, weight_E, state_SW)
+
+    def into_sources(self, weight_E: Tensor, state_NW: Tensor) -> Tensor:
+        """The other way round [S, W]: sums of the targets' states."""
+        return _weighted_sums(self.column_S1, self.target_E, weight_E[self.back_E], state_NW)
 
 
 def group_edges(source_E: Tensor, target_E: Tensor, sources: int, targets: int) -> GroupedEdges:
@@ -64,14 +74,13 @@ def attend(query_HNW: Tensor, key_HSW: Tensor, value_HSW: Tensor, edges: Grouped
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, edges: GroupedEdges) -> tuple[Tensor, Tensor]:
-        pattern = edges.into_targets(torch.zeros(len(edges.order_E), device=query.device))
         out_HNW, weight_HE = torch.empty_like(query), query.new_empty(len(query), len(edges.order_E))
         for h in range(len(query)):
-            score_E = _products(pattern, query[h], key[h])
+            score_E = edges.products(query[h], key[h])
             most_N = torch.segment_reduce(score_E, "max", offsets=edges.row_N1, unsafe=True)
             score_E = score_E.sub_(edges.at_edges(most_N)).exp_()
             weight_HE[h] = score_E.div_(edges.at_edges(edges.sums(score_E)))
-            out_HNW[h] = edges.into_targets(weight_HE[h]) @ value[h]
+            out_HNW[h] = edges.into_targets(weight_HE[h], value[h])
         ctx.save_for_backward(query, key, value, weight_HE)
         ctx.edges = edges
         ctx.mark_non_differentiable(weight_HE)
@@ -81,21 +90,30 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, weight_HE = ctx.saved_tensors
         edges, out_grad = ctx.edges, gradients[0].contiguous()
-        pattern = edges.into_targets(torch.zeros(len(edges.order_E), device=query.device))
         query_grad, key_grad, value_grad = (torch.empty_like(part) for part in (query, key, value))
         for h in range(len(query)):
-            value_grad[h] = edges.into_sources(weight_HE[h]) @ out_grad[h]
-            weight_grad_E = _products(pattern, out_grad[h], value[h])
+            value_grad[h] = edges.into_sources(weight_HE[h], out_grad[h])
+            weight_grad_E = edges.products(out_grad[h], value[h])
             mean_E = edges.at_edges(edges.sums(weight_grad_E * weight_HE[h]))
             score_grad_E = weight_grad_E.sub_(mean_E).mul_(weight_HE[h])
-            query_grad[h] = edges.into_targets(score_grad_E) @ key[h]
-            key_grad[h] = edges.into_sources(score_grad_E) @ query[h]
+            query_grad[h] = edges.into_targets(score_grad_E, key[h])
+            key_grad[h] = edges.into_sources(score_grad_E, query[h])
         return query_grad, key_grad, value_grad, None
 
 
-def _products(pattern: Tensor, left_NW: Tensor, right_SW: Tensor) -> Tensor:
-    """left_n . right_s of each edge [E], in the order of targets."""
-    return torch.sparse.sampled_addmm(pattern, left_NW, right_SW.T, beta=0.0).values()
+def _weighted_sums(start_N1: Tensor, index_E: Tensor, weight_E: Tensor, state_SW: Tensor) -> Tensor:
+    """Sums [N, W] of weight_e state[index_e] over the edges e from start_n on."""
+    if state_SW.is_cuda:
+        return sums_by_runs(weight_E[:, None] * state_SW[index_E], start_N1)
+    return _csr(start_N1, index_E, weight_E, len(state_SW)) @ state_SW
+
+
+def sums_by_runs(value_EW: Tensor, start_N1: Tensor) -> Tensor:
+    """Sums [N, W] of the rows from start_n up to start_n+1: first of runs of at most `RUN` rows, then of these sums."""
+    cut = torch.arange(0, len(value_EW), RUN, device=value_EW.device)
+    start_R1 = torch.cat([start_N1, cut]).unique()
+    value_RW = torch.segment_reduce(value_EW, "sum", offsets=start_R1, axis=0, unsafe=True)
+    return torch.segment_reduce(value_RW, "sum", offsets=torch.searchsorted(start_R1, start_N1), axis=0, unsafe=True)
 
 
 def _starts(index_E: Tensor, count: int) -> Tensor:

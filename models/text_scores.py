@@ -7,6 +7,7 @@ keep the batches the same whatever the number of ranks.
 # B texts · S tokens · D width
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,10 @@ KINDS: dict[str, Any] = {"encoder": AutoModel, "lm": AutoModelForCausalLM, "bart
 
 
 def load(kind: str, name: str) -> tuple[Any, Any]:
-    """(model, tokenizer) of a Hugging Face folder or name, in float32 and evaluation mode; `kind` as in KINDS."""
+    """(model, tokenizer) of a Hugging Face folder or name, in float32 and evaluation mode; `kind` as in KINDS.
+
+    The model is on this rank's GPU where there is one.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model = KINDS[kind].from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
@@ -32,7 +36,13 @@ def load(kind: str, name: str) -> tuple[Any, Any]:
         raise InputError(f"no {kind} can be read from {name} ({first}); give a Hugging Face folder or name.") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.eval(), tokenizer
+    return model.eval().to(_device()), tokenizer
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def signature(name: str) -> str:
@@ -80,7 +90,8 @@ def _hidden(model: Any, tokenizer: Any, texts: Sequence[str], layer: int) -> _Hi
     output = model(**batch, output_hidden_states=True)
     given_BS = batch["attention_mask"].bool()
     frame = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
-    framing = torch.tensor([id_ for id_ in frame if id_ is not None], dtype=torch.long)  # an unknown word is a word
+    # An unknown word is a word.
+    framing = torch.tensor([id_ for id_ in frame if id_ is not None], dtype=torch.long, device=given_BS.device)
     word_BS = given_BS & ~torch.isin(batch["input_ids"], framing)
     last_BSD = output.last_hidden_state
     mean_BD = (last_BSD * given_BS[..., None]).sum(1) / given_BS.sum(1, keepdim=True)
@@ -104,13 +115,15 @@ def log_likelihoods(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[li
     cut_B = [float(len(row) > longest) for row in rows]
     rows = [row[:longest] or [tokenizer.pad_token_id] for row in rows]
     width = max(map(len, rows))
-    ids_BS = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
-    mask_BS = torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]
+    padded = [row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows]
+    ids_BS = torch.tensor(padded, device=model.device)
+    length_B = torch.tensor([len(row) for row in rows], device=model.device)
+    mask_BS = torch.arange(width, device=model.device) < length_B[:, None]
     logits_BSV = model(input_ids=ids_BS, attention_mask=mask_BS.long()).logits[:, :-1]
     loss_BS = F.cross_entropy(logits_BSV.transpose(1, 2), ids_BS[:, 1:], reduction="none")
     counted_BS = mask_BS[:, 1:]
     sums_B = (loss_BS * counted_BS).double().sum(1)
-    return torch.stack([sums_B, counted_BS.sum(1).double(), torch.tensor(cut_B).double()], dim=1).tolist()
+    return torch.stack([sums_B, counted_BS.sum(1).double(), torch.tensor(cut_B).to(sums_B)], dim=1).tolist()
 
 
 @torch.inference_mode()
@@ -119,7 +132,7 @@ def last_states(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[f
     batch, _ = _encoded(model, tokenizer, [text or tokenizer.eos_token for text in texts])
     hidden_BSD = model(**batch, output_hidden_states=True).hidden_states[-1]
     last_B = batch["attention_mask"].sum(1).clamp(min=1) - 1
-    return hidden_BSD[torch.arange(len(texts)), last_B].tolist()
+    return hidden_BSD[torch.arange(len(texts), device=last_B.device), last_B].tolist()
 
 
 @torch.inference_mode()
@@ -143,7 +156,7 @@ def complete(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> tuple[
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    batch = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
+    batch = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template).to(model.device)
     asked = batch["input_ids"].shape[1]
     if asked + max_tokens > _positions(model):
         raise InputError(
@@ -177,8 +190,8 @@ def _encoded(model: Any, tokenizer: Any, texts: list[str]) -> tuple[dict[str, Te
     batch = tokenizer(
         texts, padding=True, padding_side="right", truncation=True, max_length=longest, return_tensors="pt"
     )
-    cut_B = torch.tensor([float(len(ids) > longest) for ids in full])
-    return {name: batch[name] for name in ("input_ids", "attention_mask")}, cut_B
+    cut_B = torch.tensor([float(len(ids) > longest) for ids in full], device=model.device)
+    return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}, cut_B
 
 
 def _positions(model: Any) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.quality import pad
 from lightning_modules.collectives import sum_over_ranks, world
+from lightning_modules.fitting import in_fixed_order
 from lightning_modules.ppo.rollout import Rollout
 from models.discriminator import Discriminator, discriminator_loss
 
@@ -59,7 +60,8 @@ class Adversary:
         accuracy = right / max(tokens, 1)
         if accuracy <= TOO_GOOD:
             self.optimizer.zero_grad()
-            loss.backward()
+            with in_fixed_order():
+                loss.backward()
             for parameter in self.discriminator.parameters():
                 if world()[1] > 1 and parameter.grad is not None:
                     dist.all_reduce(parameter.grad)

@@ -1,4 +1,4 @@
-"""Rollouts and updates of a small policy under ZeRO, printed as JSON; started by torchrun.
+"""Rollouts and updates of a small policy under ZeRO, printed as JSON; started by torchrun, or alone on a GPU.
 
     ppo_probe.py OUT ZERO_STAGE [ZERO_STAGE ...]
 
@@ -7,6 +7,7 @@ two ranks one is finished while the other has all its steps before it.
 """
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ from lightning_modules.ppo.config import PPOConfig  # noqa: E402
 from models.language_model import LoraConfig, with_adapters  # noqa: E402
 
 SAMPLES = 8
+HARDWARE = HardwareConfig(accelerator=os.environ.get("PROBE_ACCELERATOR", "cpu"))
 CASES = {"ppo": ("ppo", 1, 0), "grpo": ("grpo", 4, 0), "rloo": ("rloo", 4, 0), "adapters": ("ppo", 2, 2)}
 
 
@@ -79,14 +81,13 @@ def run(stage: int, algorithm: str, samples: int, rank: int) -> dict:
     module = ppo_module.PPOModule(config, explainer, *parts, LENGTH, seed=5)
     watch = Watch(module)
     with tempfile.TemporaryDirectory() as folder:
-        hardware = HardwareConfig(accelerator="cpu")
-        make_trainer(ZeroConfig(stage=stage), hardware, Path(folder), False, [watch], max_epochs=3).fit(module)
+        make_trainer(ZeroConfig(stage=stage), HARDWARE, Path(folder), False, [watch], max_epochs=3).fit(module)
     return {"losses": watch.losses, "gap": watch.gap, "texts": watch.texts, "lengths": watch.lengths}
 
 
 def main() -> None:
     out, *stages = sys.argv[1:]
-    start(HardwareConfig(accelerator="cpu"))
+    start(HARDWARE)
     ppo_module.uniforms = scripted
     found = {stage: {name: run(int(stage), *case) for name, case in CASES.items()} for stage in stages}
     Path(out, f"{world()[0]}.json").write_text(json.dumps(found))

@@ -9,6 +9,7 @@ from torch_geometric.nn import HGTConv
 
 from metrics.errors import InputError
 from models.hgt import HGTConfig, RatingModel, ReadableHGTConv
+from models.sparse_attention import RUN, sums_by_runs
 
 COUNTS = {"user": 4, "item": 3, "concept": 5}
 RELATIONS = [
@@ -134,6 +135,14 @@ def test_several_edges_between_the_same_two_nodes_count_each():
     expected = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [[0], [3, 0, 1], [5, 3 * RUN + 7, 0, 0, RUN, 2 * RUN, 1]])
+def test_sums_by_runs_as_a_gpu_takes_them_are_sums(sizes):
+    value_EW = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(0))
+    start_N1 = torch.tensor([0, *sizes]).cumsum(0)
+    expected_NW = torch.stack([part_EW.sum(0) for part_EW in value_EW.split(sizes)])
+    torch.testing.assert_close(sums_by_runs(value_EW, start_N1), expected_NW, atol=1e-4, rtol=1e-4)
 
 
 def test_a_graph_without_edges_leaves_states_of_their_own():
