@@ -2,8 +2,8 @@
 
     PEER_PYTHON benchmarks/sft_peer.py ROWS.json hf|trl STEPS BATCH
 
-ROWS.json holds [[prompt ids, response ids], ...]. Prints CPU seconds behind five steps of warm-up. Imports nothing of
-this project, so that it runs in the peers' environment.
+ROWS.json holds [[prompt ids, response ids], ...]. Prints CPU seconds, on a GPU seconds, behind five steps of warm-up.
+Imports nothing of this project, so that it runs in the peers' environment.
 """
 
 import json
@@ -20,16 +20,25 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerCallback
 
 WARM_UP = 5
+GPU = torch.cuda.is_available()  # the model is then as large as that of measuring.py
+
+
+def now() -> float:
+    """CPU seconds of this process, or seconds once the GPU is idle."""
+    if GPU:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 class Clock(TrainerCallback):
-    """CPU seconds behind the warm-up."""
+    """Seconds behind the warm-up."""
 
     def on_step_end(self, args, state, control, **_) -> None:  # noqa: ANN001, ANN003
         """Starts and stops."""
         if state.global_step == WARM_UP:
-            self.begin = time.process_time()
-        self.end = time.process_time()
+            self.begin = now()
+        self.end = now()
 
 
 def main() -> None:
@@ -39,6 +48,8 @@ def main() -> None:
     with open(file) as lines:
         rows = json.load(lines)[: (steps + WARM_UP) * batch]
     sizes = {"vocab_size": 8192, "n_positions": 256, "n_embd": 256, "n_layer": 4, "n_head": 4}
+    if GPU:
+        sizes |= {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12}
     none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "pad_token_id": 0, "eos_token_id": 1}
     model = GPT2LMHeadModel(GPT2Config(**sizes, **none))
     inner = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1} | {f"w{i}": i for i in range(2, 8192)}, unk_token="w2"))
@@ -49,7 +60,7 @@ def main() -> None:
         "output_dir": tempfile.mkdtemp(),
         "max_steps": steps + WARM_UP,
         "per_device_train_batch_size": batch,
-        "use_cpu": True,
+        "use_cpu": not GPU,
         "bf16": False,
         "report_to": "none",
         "save_strategy": "no",

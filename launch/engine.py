@@ -26,6 +26,8 @@ from metrics.errors import InputError
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed guesses, and warns at import
 import deepspeed  # noqa: E402
+from deepspeed.accelerator import set_accelerator  # noqa: E402
+from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator  # noqa: E402
 
 from launch.shards import DurableShards  # noqa: E402
 
@@ -117,6 +119,10 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         _, state = engine.load_checkpoint(
             str(checkpoint_path), tag=SHARDS, load_lr_scheduler_states=False, load_module_strict=False
         )
+        # The count of steps of a converted checkpoint comes back on CPU; AdamW in one kernel wants it at the weights.
+        for parameter, found in getattr(engine.optimizer, "optimizer", engine.optimizer).state.items():
+            if torch.is_tensor(found.get("step")):
+                found["step"] = found["step"].to(parameter.device)
         self._release_small_parameters()
         return state
 
@@ -167,7 +173,7 @@ def start(hardware: HardwareConfig) -> None:
         raise InputError("hardware.accelerator=gpu, but torch sees no CUDA device; use hardware.accelerator=cpu")
     cpu = use_cpu(hardware)
     if cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        set_accelerator(CPU_Accelerator())  # where there is a GPU, DeepSpeed has chosen it at import
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _repeatable()
