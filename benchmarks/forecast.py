@@ -17,7 +17,7 @@ from pathlib import Path
 
 import ppo_speed
 import torch
-from measuring import END, VOCABULARY, clock, run_json, tiny_gpt2, tiny_tokenizer
+from measuring import END, VOCABULARY, clock, random_gpt2, run_json, tiny_tokenizer
 from ppo_speed import Clock as RolloutClock
 from ppo_speed import EvenWords, TokenPrompts
 from sft_speed import WARM_UP, Clock, Rows
@@ -100,8 +100,8 @@ WORKLOADS: dict[str, Callable[[], tuple[float, float]]] = {
     "fine-tuning, GPT-2, 6 layers, 384 wide": lambda: sft(gpt2(6, 384, 6), 64),
     "fine-tuning, GPT-2, 3 layers, 128 wide": lambda: sft(gpt2(3, 128, 4), 64),
     "fine-tuning, Llama, 5 layers, 320 wide": lambda: sft(llama(5, 320, 864, 10), 32),
-    "PPO, GPT-2, 4 layers, 256 wide, 20 new tokens, 1 pass": lambda: ppo(tiny_gpt2(), "ppo", 1, 32, 20),
-    "PPO, GPT-2, 4 layers, 256 wide, 40 new tokens, 2 passes": lambda: ppo(tiny_gpt2(), "ppo", 2, 32, 40),
+    "PPO, GPT-2, 4 layers, 256 wide, 20 new tokens, 1 pass": lambda: ppo(random_gpt2(), "ppo", 1, 32, 20),
+    "PPO, GPT-2, 4 layers, 256 wide, 40 new tokens, 2 passes": lambda: ppo(random_gpt2(), "ppo", 2, 32, 40),
     "PPO, Llama, 5 layers, 320 wide, 20 new tokens, 4 passes": lambda: ppo(llama(5, 320, 864, 10), "ppo", 4, 24, 20),
     "GRPO, GPT-2, 6 layers, 384 wide, 30 new tokens, 1 pass": lambda: ppo(gpt2(6, 384, 6), "grpo", 1, 48, 30),
 }

@@ -27,13 +27,22 @@ PAD, END, VOCABULARY = 0, 1, 8192
 GPU = torch.cuda.is_available()
 
 
-def tiny_gpt2(fused: bool = True) -> GPT2LMHeadModel:
-    """4 layers, 256 wide, 8192 words, without dropout: the model of the peers' scripts; 12 x 768, 50257 on a GPU."""
-    size = {"n_embd": 768, "n_layer": 12, "n_head": 12} if GPU else {"n_embd": 256, "n_layer": 4, "n_head": 4}
+SIZES = {  # layers, width, heads, vocabulary
+    "tiny": (4, 256, 4, VOCABULARY),  # the model of the peers' scripts
+    "0.1b": (12, 768, 12, 50_257),
+    "1b": (24, 2048, 16, 50_257),
+}
+
+
+def random_gpt2(size: str = "tiny", fused: bool = True, device: str = "cpu") -> GPT2LMHeadModel:
+    """Without dropout; `fused` with this project's kernels."""
+    layers, width, heads, vocabulary = SIZES[size]
     config = GPT2Config(
-        vocab_size=50257 if GPU else VOCABULARY,
+        vocab_size=vocabulary,
         n_positions=256,
-        **size,
+        n_layer=layers,
+        n_embd=width,
+        n_head=heads,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -42,13 +51,14 @@ def tiny_gpt2(fused: bool = True) -> GPT2LMHeadModel:
         pad_token_id=PAD,
     )
     torch.manual_seed(0)
-    lm = GPT2LMHeadModel(config)
+    with torch.device(device):
+        lm = GPT2LMHeadModel(config)
     return with_faster_kernels(lm) if fused else lm
 
 
 def tiny_explainer() -> Explainer:
-    """An explainer on `tiny_gpt2`."""
-    return Explainer(tiny_gpt2(), node_width=4)
+    """An explainer on the smallest of them."""
+    return Explainer(random_gpt2(), node_width=4)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

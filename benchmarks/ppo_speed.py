@@ -33,16 +33,16 @@ SAMPLES, PROMPT, NEW, GROUP = 64, 32, 20, 8
 class TokenPrompts:
     """Stands for RolloutPrompts: random prompts of one length."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, rollout: int = SAMPLES) -> None:
         draw = random.Random(0)
-        self.samples = samples
+        self.samples, self.rollout = samples, rollout
         self.prompts = [[draw.randrange(3, VOCABULARY) for _ in range(PROMPT)] for _ in range(4096)]
 
     def records(self, iteration: int, rank: int, world: int) -> tuple[list[int], list[int], np.ndarray]:
         """The records of an iteration on one rank."""
-        prompts = SAMPLES // self.samples
-        rows = [iteration * prompts + i // self.samples for i in range(SAMPLES)]
-        return rows, [i % self.samples for i in range(SAMPLES)], np.ones(SAMPLES)
+        prompts = self.rollout // self.samples
+        rows = [iteration * prompts + i // self.samples for i in range(self.rollout)]
+        return rows, [i % self.samples for i in range(self.rollout)], np.ones(self.rollout)
 
     def batch(self, records: list[int]):  # noqa: ANN201
         """Prompts alone."""
@@ -70,7 +70,8 @@ class EvenWords:
     def score(self, response_BT: torch.Tensor, mask_BT: torch.Tensor, names: list) -> Scores:
         """The reward of each response."""
         even_BT = (response_BT % 2 == 0) * mask_BT
-        return Scores(even_BT.sum(1) / mask_BT.sum(1), torch.zeros(len(mask_BT)), torch.zeros(mask_BT.shape))
+        none_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
+        return Scores(even_BT.sum(1) / mask_BT.sum(1), none_BT[:, 0], none_BT)
 
 
 class Clock(pl.Callback):

@@ -9,26 +9,31 @@ dynamic or its static cache. Sides alternate in one process.
 """
 
 import argparse
+import math
 
 import torch
-from measuring import END, GPU, PAD, VOCABULARY, alternate, clock, emit, tiny_gpt2
+from measuring import END, GPU, PAD, VOCABULARY, alternate, clock, emit, random_gpt2
 
-from models.generation import Sampling, generate, uniforms
+from models.generation import generate
+from models.sampling import Sampling, uniforms
 
 ROWS, PROMPT, NEW = 64, 32, 20
 
 
 def with_ends(lm: torch.nn.Module, chance: float) -> None:
-    """Moves the last norm's bias such that each token is the end with about this chance."""
+    """Moves the last norm's bias such that each token is the end with about this chance; 0: takes it back."""
     end_W = lm.get_output_embeddings().weight[END].detach()
-    wanted = torch.tensor(chance * len(lm.get_output_embeddings().weight) / (1 - chance)).log()
+    if not chance:
+        lm.transformer.ln_f.bias.data.zero_()
+        return
+    wanted = math.log(chance * lm.config.vocab_size / (1 - chance))
     lm.transformer.ln_f.bias.data.copy_(wanted * end_W / end_W.square().sum())
 
 
 def measure(sampling: Sampling | None, chance: float, group: int, repeats: int) -> dict:
     """Tokens a second by side."""
     device = "cuda" if GPU else "cpu"
-    lm, plain = tiny_gpt2().eval().to(device), tiny_gpt2(fused=False).eval().to(device)
+    lm, plain = random_gpt2().eval().to(device), random_gpt2(fused=False).eval().to(device)
     if chance:
         with_ends(lm, chance)
         with_ends(plain, chance)

@@ -57,18 +57,26 @@ class Timed:
 
     def __init__(self, config: PretrainedConfig, layers: int, lora: LoraConfig, device: str, bf16: bool) -> None:
         lm = AutoModelForCausalLM.from_config(_with_layers(config, layers), dtype=torch.float32)
-        self.device, self.bf16 = device, bf16
+        self.device = device
         self.explainer = Explainer(with_adapters(with_faster_kernels(lm), lora), 8).to(device).eval()
-        self.optimizer = torch.optim.AdamW(trainable(self.explainer), lr=0.0)
+        # In bf16 the optimizer has weights of its own, as DeepSpeed keeps them.
+        self.masters = [p.detach().clone() if bf16 else p for p in trainable(self.explainer)]
+        self.optimizer = torch.optim.AdamW(self.masters, lr=0.0, fused=True)
+        self.explainer.to(torch.bfloat16 if bf16 else torch.float32)
 
     def learning(self, work: Work) -> float:
         """Seconds of an optimizer step on a batch: forward, backward, update."""
 
         def step() -> None:
             self._read(work).sum().backward()
-            torch.nn.utils.clip_grad_norm_(trainable(self.explainer), 1.0)
+            learning = trainable(self.explainer)
+            for master, parameter in zip(self.masters, learning, strict=True):
+                master.grad = None if parameter.grad is None else parameter.grad.to(master.dtype)
+            torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
             self.optimizer.step()
-            self.optimizer.zero_grad()
+            if self.masters[0] is not learning[0]:
+                torch._foreach_copy_([parameter.detach() for parameter in learning], self.masters)
+            self.explainer.zero_grad()
 
         return self._seconds(step)
 
@@ -87,8 +95,7 @@ class Timed:
 
         def sample() -> None:
             embedded, mask = self._prompts(count, work.prompt)
-            with self._precision():
-                generate(self.explainer.lm, embedded, mask, -1, 0, length, uniform_BT, prompt_B)
+            generate(self.explainer.lm, embedded, mask, -1, 0, length, uniform_BT, prompt_B)
 
         return self._seconds(sample)
 
@@ -99,13 +106,8 @@ class Timed:
     def _read(self, work: Work) -> Tensor:
         length_B1 = torch.tensor(work.responses, device=self.device)[:, None]
         mask_BT = (torch.arange(max(work.responses), device=self.device) < length_B1).long()
-        rows = len(mask_BT)
-        with self._precision():
-            prompts = self._prompts(rows, work.prompt)
-            return self.explainer(*prompts, mask_BT, mask_BT, max(1, rows // ROWS_A_PART)).log_prob_BT
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
+        prompts, parts = self._prompts(len(mask_BT), work.prompt), max(1, len(mask_BT) // ROWS_A_PART)
+        return self.explainer(*prompts, mask_BT, mask_BT, parts).log_prob_BT
 
     def _seconds(self, call: Callable[[], object]) -> float:
         """The best of up to four, behind a warm-up."""
@@ -130,7 +132,7 @@ class Forecast:
     """Seconds of a whole model's batches on this machine."""
 
     def __init__(self, config: PretrainedConfig, lora: LoraConfig, device: str, bf16: bool) -> None:
-        self.layers = config.get_text_config().num_hidden_layers
+        self.layers, self.device = config.get_text_config().num_hidden_layers, device
         counts = [1, min(TIMED_LAYERS, self.layers)] if self.layers > 1 else [1]
         self.timed = {count: Timed(config, count, lora, device, bf16) for count in counts}
 
@@ -151,7 +153,7 @@ def fitting_seconds(forecast: Forecast, records: int, fit: FitConfig, lengths: L
 def ppo_seconds(forecast: Forecast, ppo: PPOConfig, lengths: Lengths, ranks: int, bf16: bool) -> float:
     """Seconds of sampling, the reference's reading and the updates of all iterations."""
     samples, rows = ppo.rollout_batch_size / ranks, max(1, round(ppo.mini_batch_size / ppo.accumulate / ranks))
-    together = min(GENERATION_BATCH, max(1, round(samples)))
+    together = min(GENERATION_BATCH[forecast.device], max(1, round(samples)))
     sampled = lengths.work(together, max(1, together // ppo.samples_per_prompt))
     # in bf16 the policy, too, reads what it sampled; `sft_coef` has it read and learn train explanations besides
     rollout = forecast.seconds("sampling", sampled) + (2 if bf16 else 1) * forecast.seconds("reading", sampled)

@@ -17,8 +17,9 @@ from lightning_modules.collectives import full_state, sum_over_ranks, unsharded,
 from lightning_modules.fitting import FitConfig, adamw, trainable, warm_then_linear
 from metrics.errors import InputError
 from models.explainer import Explainer, save_explainer
-from models.generation import generate, uniforms
+from models.generation import generate
 from models.language_model import LoraConfig, NewModelConfig
+from models.sampling import uniforms
 
 
 @dataclass(frozen=True)

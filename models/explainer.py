@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import GPT2Model
 
-from models.gpt2 import wanted_states
 from models.language_model import LoraConfig, head_logits, load_language_model, trunk_of
 from models.log_probs import log_probs_and_entropy
+from models.reading import Rows, read_rows
 
 USER, ITEM, SENTIMENT = 1, 2, 3  # slots of a prompt that hold a soft vector; 0 holds a token
 
@@ -88,38 +87,19 @@ class Explainer(nn.Module):
     ) -> Reading:
         """Reads [prompt, response]; the language model's head sees the tokens of responses and nothing else.
 
-        Rows are moved to the left, so that all padding stands at the right, where causal attention never looks, and
-        run in `parts` groups of like length. Under ZeRO-3 `parts` must be the same on every rank.
+        `parts`: see `read_rows`; under ZeRO-3 it must be the same on every rank.
         """
         response_BTW = self.lm.get_input_embeddings()(response_BT)
-        whole_BSW = torch.cat([prompt_BPW, response_BTW], dim=1)
-        batch, width, _ = whole_BSW.shape
-        prompt_B, total_B = prompt_mask_BP.sum(1), prompt_mask_BP.sum(1) + response_mask_BT.sum(1)
-        start_B = torch.arange(batch, device=total_B.device) * width + prompt_mask_BP.shape[1] - prompt_B
-        flat_nW, read = whole_BSW.flatten(0, 1), []
-        for rows in total_B.argsort(stable=True).tensor_split(parts):
-            column_S = torch.arange(int(total_B[rows].max()), device=rows.device)
-            index_RS = (start_B[rows, None] + column_S).clamp(max=len(flat_nW) - 1)
-            inputs_RSW = flat_nW.index_select(0, index_RS.flatten()).view(*index_RS.shape, -1)
-            row_n, column_n = response_mask_BT[rows].nonzero(as_tuple=True)
-            hidden_nW = self._states(inputs_RSW, prompt_B[rows] - 1, row_n, column_n)
+        rows, read = Rows.of(prompt_BPW, prompt_mask_BP, response_BTW, response_mask_BT), []
+        for hidden_nW, row_n, column_n in read_rows(trunk_of(self.lm), rows, parts):
             log_prob_n, entropy_n = log_probs_and_entropy(
-                head_logits(self.lm, hidden_nW), response_BT[rows[row_n], column_n], entropy_gradient
+                head_logits(self.lm, hidden_nW), response_BT[row_n, column_n], entropy_gradient
             )
-            read.append((log_prob_n, entropy_n, hidden_nW, rows[row_n], column_n))
+            read.append((log_prob_n, entropy_n, hidden_nW, row_n, column_n))
         log_prob_n, entropy_n, hidden_nW, row_n, column_n = (torch.cat(part) for part in zip(*read, strict=True))
         empty_BT = torch.zeros(response_BT.shape, device=log_prob_n.device)
         log_prob_BT, entropy_BT = (empty_BT.index_put((row_n, column_n), v) for v in (log_prob_n, entropy_n))
         return Reading(log_prob_BT, entropy_BT, hidden_nW, row_n, column_n)
-
-    def _states(self, inputs_RSW: Tensor, first_R: Tensor, row_n: Tensor, column_n: Tensor) -> Tensor:
-        """Last hidden states [n, W] from which tokens are predicted: token t of a row at its position first + t."""
-        trunk = trunk_of(self.lm)
-        if isinstance(trunk, GPT2Model):
-            return wanted_states(trunk, inputs_RSW, first_R, row_n, column_n)
-        hidden_RSW = trunk(inputs_embeds=inputs_RSW, use_cache=False).last_hidden_state
-        place_n = row_n * inputs_RSW.shape[1] + first_R[row_n] + column_n
-        return hidden_RSW.flatten(0, 1).index_select(0, place_n)
 
 
 def positions(mask_BS: Tensor) -> Tensor:

@@ -23,18 +23,14 @@ def wanted_states(trunk: GPT2Model, inputs_RSW: Tensor, first_R: Tensor, row_n: 
     return trunk.ln_f(_last_block(trunk.h[-1], hidden_RSW, wanted_RK, seen_RKS, row_n * most + column_n))
 
 
-def last_state(trunk: GPT2Model, inputs_RNW: Tensor, mask_RS: Tensor, position_RN: Tensor, cache: Cache) -> Tensor:
+def last_state(trunk: GPT2Model, inputs_RNW: Tensor, seen_RNS: Tensor, position_RN: Tensor, cache: Cache) -> Tensor:
     """Last hidden states [R, W] of the last position; the N new ones are read behind what the cache holds."""
     rows, new = position_RN.shape
-    column_S = torch.arange(mask_RS.shape[1], device=mask_RS.device)
-    own_N1 = column_S[-new:, None]
-    # Padding sees itself: a row of attention that sees nothing is not a number in some kernels.
-    seen_RNS = (column_S <= own_N1) & (mask_RS[:, None].bool() | (column_S == own_N1))
     hidden_RNW = trunk.drop(inputs_RNW + trunk.wpe(position_RN))
     for block in trunk.h[:-1]:
         hidden_RNW = block(hidden_RNW, cache, seen_RNS[:, None])
-    last_R1 = torch.full((rows, 1), new - 1, device=mask_RS.device)
-    row_R = torch.arange(rows, device=mask_RS.device)
+    last_R1 = torch.full((rows, 1), new - 1, device=position_RN.device)
+    row_R = torch.arange(rows, device=position_RN.device)
     return trunk.ln_f(_last_block(trunk.h[-1], hidden_RNW, last_R1, seen_RNS[:, -1:], row_R, cache))
 
 

@@ -26,6 +26,8 @@ from transformers.utils import resolve_revision
 from metrics.errors import InputError
 from models.kernels import with_faster_kernels
 
+# Families of nothing but causal attention over the whole text, whose forward pass never asks a GPU for a number.
+PLAIN_FAMILIES = {"gpt2", "llama", "qwen2", "qwen3"}
 SPECIAL = PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
 

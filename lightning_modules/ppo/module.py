@@ -31,9 +31,10 @@ from lightning_modules.saved_state import lacking
 from metrics.diversity import distinct_corpus
 from metrics.errors import InputError
 from models.explainer import Explainer, Reading, save_explainer
-from models.generation import Generated, generate, uniforms
+from models.generation import generate
+from models.sampling import Generated, uniforms
 
-GENERATION_BATCH = 64  # prompts a rank generates for at a time: bounds the key-value cache
+GENERATION_BATCH = {"cpu": 64, "cuda": 256}  # responses a rank samples at a time: bounds the key-value cache
 
 
 class PPOModule(pl.LightningModule):
@@ -128,8 +129,8 @@ class PPOModule(pl.LightningModule):
         uniform_BT = uniforms(self.seed, iteration + 1, records, self.max_new_tokens, samples)
         parts = []
         with unsharded(self.trainer.strategy.model, self):
-            for start in range(0, len(records), GENERATION_BATCH):
-                part = slice(start, start + GENERATION_BATCH)
+            for start in range(0, len(records), at_once := GENERATION_BATCH[self.device.type]):
+                part = slice(start, start + at_once)
                 parts.append(self._respond(records[part], uniform_BT[part]))
         kept = torch.from_numpy(weight) > 0
         columns = [torch.cat(column).cpu()[kept] for column in zip(*parts, strict=True)]
@@ -342,7 +343,7 @@ class PPOModule(pl.LightningModule):
         """Greedy explanations of held-out prompts: (records, texts, raw rewards by name); collective."""
         records = self.prompts.held_out(self.config.eval_prompts)
         rank, ranks = world()
-        plan = BatchPlan(len(records), GENERATION_BATCH * ranks, ranks, shuffle=False)
+        plan = BatchPlan(len(records), GENERATION_BATCH[self.device.type] * ranks, ranks, shuffle=False)
         columns: list[tuple[Tensor, ...]] = []
         self.held_out_scorer.to(self.device)
         with unsharded(self.trainer.strategy.model, self):

@@ -1,15 +1,10 @@
-"""What is computed on a GPU against the same on a CPU; without a GPU all of it is skipped.
+"""What is computed on a GPU against the same on a CPU; without a GPU all of it is skipped."""
 
-LLM2ER_TEST_DEVICE=cpu runs these tests on a CPU: it tries the tests, not the device.
-"""
-
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
-
-DEVICE = os.environ.get("LLM2ER_TEST_DEVICE", "cuda")
+from tested_device import DEVICE
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,10 +12,11 @@ from lightning_modules.fitting import in_fixed_order
 from lightning_modules.ppo.rewards import Scorer
 from models.discriminator import new_discriminator
 from models.explainer import ITEM, SENTIMENT, USER, Explainer
-from models.generation import Sampling, generate, uniforms
+from models.generation import generate
 from models.hgt import HGTConfig, RatingModel
 from models.kernels import with_faster_kernels
 from models.language_model import NewModelConfig, create_language_model, load_tokenizer
+from models.sampling import Sampling, uniforms
 from models.sparse_attention import RUN, Runs
 from models.text_encoder import create_encoder, load_encoder
 from models.text_scores import encoder_scores, load, log_likelihoods

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DEVICE
+from tested_device import DEVICE
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/engine"))

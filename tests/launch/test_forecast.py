@@ -25,6 +25,7 @@ class Linear:
 class Known:
     """Stands for a forecast: seconds by kind and rows."""
 
+    device = "cpu"
     seconds_a_row = {"learning": 6.0, "reading": 2.0, "sampling": 3.0}
 
     def seconds(self, kind, work):

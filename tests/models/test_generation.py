@@ -1,12 +1,16 @@
 """Generation: against a loop without cache, against transformers' own, and against the distribution it samples."""
 
 import math
+from types import SimpleNamespace
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from models.generation import Sampling, choose, generate, uniforms
+from models import decoding_graph, generation
+from models.generation import generate
+from models.sampling import Sampling, choose, uniforms
 
 VOCABULARY, END, FILL, LENGTH = 12, 2, 0, 12
 
@@ -31,6 +35,20 @@ def lm(request):
                 torch.nn.init.normal_(parameter, std=0.5)
     model.generation_config.pad_token_id = FILL
     return model
+
+
+@pytest.fixture(params=["loop", "graph"], autouse=True)
+def decoding(request, monkeypatch):
+    """Both ways of decoding. On a CPU the graph's step is run where a GPU replays what it has recorded."""
+
+    def record(graph, lm, sampling):
+        graph.graph = SimpleNamespace(replay=lambda: graph.step(lm, sampling))
+
+    if request.param == "graph":
+        monkeypatch.setattr(generation, "fits_a_graph", lambda lm: True)
+        monkeypatch.setattr(decoding_graph.DecodingGraph, "record", record)
+        monkeypatch.setattr(decoding_graph, "_GRAPHS", WeakKeyDictionary())
+    return request.param
 
 
 def prompts(count=8, width=6, model_width=16):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import Cache, GPT2Config, GPT2LMHeadModel
 
-from models.generation import RoomyLayer
-from models.gpt2 import last_state, wanted_states
+from models.gpt2 import wanted_states
+from models.key_values import RoomyLayer, next_state
 
 FIRST = torch.tensor([2, 0, 4])
 LENGTHS = [3, 1, 2]  # wanted positions of each row; row 2 reaches the end
@@ -67,16 +67,16 @@ def test_each_dropout_falls_in_training_on_the_last_block_as_well(name):
 
 @torch.no_grad()
 def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
-    trunk, whole_RSW = gpt2().transformer, inputs(2, 7)
+    lm, whole_RSW = gpt2(), inputs(2, 7)
     padding = [3, 0]
     mask = torch.tensor([[0] * n + [1] * (7 - n) for n in padding])
     position = (mask.cumsum(1) - 1).clamp(min=0)
     cache = Cache(layers=[RoomyLayer(7) for _ in range(3)])
-    got = [last_state(trunk, whole_RSW[:, :5], mask[:, :5], position[:, :5], cache)]
+    got = [next_state(lm, cache, mask[:, :5], position[:, :5], whole_RSW[:, :5])]
     for end in (6, 7):
-        got.append(last_state(trunk, whole_RSW[:, end - 1 : end], mask[:, :end], position[:, end - 1 : end], cache))
+        got.append(next_state(lm, cache, mask[:, :end], position[:, end - 1 : end], whole_RSW[:, end - 1 : end]))
     for row, left in enumerate(padding):
-        alone_SW = trunk(inputs_embeds=whole_RSW[row : row + 1, left:]).last_hidden_state[0]
+        alone_SW = lm.transformer(inputs_embeds=whole_RSW[row : row + 1, left:]).last_hidden_state[0]
         for step, end in enumerate((5, 6, 7)):
             torch.testing.assert_close(got[step][row], alone_SW[end - 1 - left], atol=2e-5, rtol=1e-4)
 
@@ -84,11 +84,10 @@ def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
 @torch.no_grad()
 def test_no_row_of_attention_sees_nothing():
     """Kernels disagree on what comes of one: zeros, or not a number, which later layers would hand on."""
-    trunk, mask, rows = gpt2().transformer, torch.tensor([[0, 0, 1, 1]]), []
-    for block in trunk.h[:-1]:
+    lm, mask, rows = gpt2(), torch.tensor([[0, 0, 1, 1]]), []
+    for block in lm.transformer.h[:-1]:
         block.register_forward_pre_hook(lambda module, given: rows.append(given[2].any(-1).all()))
-    last_state(
-        trunk, inputs(1, 4), mask, (mask.cumsum(1) - 1).clamp(min=0), Cache(layers=[RoomyLayer(4) for _ in range(3)])
-    )
+    cache = Cache(layers=[RoomyLayer(4) for _ in range(3)])
+    next_state(lm, cache, mask, (mask.cumsum(1) - 1).clamp(min=0), inputs(1, 4))
     assert len(rows) == 2
     assert all(rows)

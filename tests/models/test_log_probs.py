@@ -17,9 +17,17 @@ def logits(n=5, vocabulary=7, dtype=torch.float32, scale=4.0):
 CHOSEN = torch.tensor([0, 6, 3, 3, 1])
 
 
+@pytest.fixture(params=[False, True], ids=["cpu", "gpu"], autouse=True)
+def as_on_a_gpu(request, monkeypatch):
+    """The formulas that a GPU gets compiled, as they are; compiled and on a GPU: tests/gpu."""
+    if request.param:
+        monkeypatch.setattr(log_probs, "_summary", log_probs._summary_by_row)
+        monkeypatch.setattr(log_probs, "_gradient", log_probs._gradient_by_entry)
+
+
 @pytest.fixture(params=[1, 2, 10**6], ids=["row by row", "two rows", "at once"], autouse=True)
 def block(request, monkeypatch):
-    monkeypatch.setattr(log_probs, "BLOCK", request.param * 7)
+    monkeypatch.setattr(log_probs, "BLOCK", {"cpu": request.param * 7})
 
 
 def test_they_are_a_slow_loop_over_softmax():

@@ -1,0 +1,119 @@
+"""Packed reading against each row alone. The kernel wants a GPU (tests/gpu): here a loop over rows stands for it."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from models import packed, reading
+from models.language_model import PLAIN_FAMILIES
+from models.packed import packs
+from models.reading import Rows, read_rows
+
+PROMPTS, ANSWERS = [2, 5, 3, 4], [3, 1, 0, 4]
+WIDTH = 16
+
+
+def row_by_row(query_mHD, key_mHD, value_mHD, start_1, start_2, most_1, most_2, scale, window_size):
+    assert window_size == (-1, 0)
+    assert torch.equal(start_1, start_2)
+    assert most_1 == most_2 == int(start_1.diff().max())
+    assert start_1.dtype == torch.int32
+    parts = []
+    for begin, end in zip(start_1[:-1].tolist(), start_1[1:].tolist(), strict=True):
+        query, key, value = (part[begin:end].transpose(0, 1)[None] for part in (query_mHD, key_mHD, value_mHD))
+        made = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+        parts.append(made[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    monkeypatch.setattr(packed, "varlen_attn", row_by_row)
+    monkeypatch.setattr(reading, "packs", lambda trunk, inputs: True)
+
+
+def trunk_of(family, **options):
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = AutoConfig.for_model(family, vocab_size=20, num_key_value_heads=2, **sizes | options)
+    torch.manual_seed(0)
+    trunk = AutoModelForCausalLM.from_config(config).eval().base_model
+    for parameter in trunk.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return trunk
+
+
+def batch():
+    """(embedded prompts, their masks, embedded responses, their masks), numbers on the padding that must not matter."""
+    draw = torch.Generator().manual_seed(1)
+    prompt_mask = torch.tensor([[0] * (max(PROMPTS) - n) + [1] * n for n in PROMPTS])
+    answer_mask = torch.tensor([[1] * n + [0] * (max(ANSWERS) - n) for n in ANSWERS])
+    prompt, answer = (torch.randn(*mask.shape, WIDTH, generator=draw) for mask in (prompt_mask, answer_mask))
+    return prompt.requires_grad_(), prompt_mask, answer.requires_grad_(), answer_mask
+
+
+def gradients(trunk, prompt, answer):
+    """Of all that has one, which word embeddings have not: inputs come embedded."""
+    learnt = {name: p.grad.clone() for name, p in trunk.named_parameters() if p.grad is not None}
+    return learnt | {"prompt": prompt.grad, "answer": answer.grad}
+
+
+@pytest.mark.parametrize("family", sorted(PLAIN_FAMILIES))
+def test_states_and_gradients_are_those_of_each_row_alone(family, kernel):
+    trunk, (prompt, prompt_mask, answer, answer_mask) = trunk_of(family), batch()
+    (states,) = read_rows(trunk, Rows.of(prompt, prompt_mask, answer, answer_mask), 4)
+    assert list(zip(states.row_n.tolist(), states.column_n.tolist(), strict=True)) == [
+        (row, column) for row, count in enumerate(ANSWERS) for column in range(count)
+    ]
+    weight_nW = torch.randn(states.hidden_nW.shape, generator=torch.Generator().manual_seed(2))
+    (states.hidden_nW * weight_nW).sum().backward()
+    found = gradients(trunk, prompt, answer)
+    prompt.grad = answer.grad = None
+    trunk.zero_grad()
+    expected = []
+    for row, (length, count) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        whole = torch.cat([prompt[row, max(PROMPTS) - length :], answer[row, :count]])
+        hidden = trunk(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0]
+        expected += hidden[length - 1 : length - 1 + count]
+    torch.testing.assert_close(states.hidden_nW, torch.stack(expected), atol=2e-5, rtol=1e-4)
+    (torch.stack(expected) * weight_nW).sum().backward()
+    alone = gradients(trunk, prompt, answer)
+    assert found.keys() == alone.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, alone[name], atol=5e-5, rtol=1e-4, msg=name)
+
+
+def test_a_response_s_last_token_is_not_read(kernel):
+    trunk, seen = trunk_of("llama"), []
+    trunk.layers[0].register_forward_pre_hook(lambda module, given: seen.append(given[0].shape))
+    list(read_rows(trunk, Rows.of(*batch()), 4))
+    assert seen == [(1, sum(PROMPTS) + sum(max(count - 1, 0) for count in ANSWERS), WIDTH)]
+
+
+def test_the_model_attends_as_usual_afterwards_and_after_an_error(kernel):
+    trunk = trunk_of("gpt2")
+    usual = trunk.config._attn_implementation
+    list(read_rows(trunk, Rows.of(*batch()), 1))
+    assert trunk.config._attn_implementation == usual
+    trunk.h[1].register_forward_pre_hook(lambda module, given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(read_rows(trunk, Rows.of(*batch()), 1))
+    assert trunk.config._attn_implementation == usual
+
+
+def test_what_the_kernel_does_not_know_is_read_padded(monkeypatch):
+    class OnAGpu:
+        is_cuda, dtype = True, torch.bfloat16
+
+    assert packs(trunk_of("llama"), OnAGpu)
+    assert packs(trunk_of("gpt2"), OnAGpu)  # its dropout is off in evaluation mode
+    assert not packs(trunk_of("gpt2").train(), OnAGpu)
+    assert packs(trunk_of("gpt2", attn_pdrop=0.0).train(), OnAGpu)
+    assert not packs(trunk_of("llama", attention_dropout=0.1).train(), OnAGpu)
+    assert not packs(trunk_of("llama"), torch.zeros(1, dtype=torch.bfloat16))
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4}
+    bloom = AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", vocab_size=20, **sizes))
+    assert not packs(bloom.base_model, OnAGpu)
+    monkeypatch.setattr(OnAGpu, "dtype", torch.float32)
+    assert not packs(trunk_of("llama"), OnAGpu)
