@@ -214,15 +214,17 @@ def test_rewards_are_those_of_a_cpu(device, folder):
     discriminator = new_discriminator(str(folder / "lm"), 2, tokenizer.bos_token_id)
     torch.nn.init.normal_(discriminator.head.weight)
     scorer = Scorer(*load_encoder(str(folder / "encoder")), discriminator, tokenizer, 0.01, "mean")
-    ids = [tokenizer(text)["input_ids"] for text in TEXTS]
+    ids = [*(tokenizer(text)["input_ids"] for text in TEXTS), [tokenizer.eos_token_id]]  # the last says nothing
+    candidates = [*CANDIDATES, CANDIDATES[0]]
     longest = max(map(len, ids))
     response_BT = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in ids])
     mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
-    expected = scorer.score(response_BT, mask_BT, CANDIDATES)
+    expected = scorer.score(response_BT, mask_BT, candidates)
     there = copy.deepcopy(scorer)
     there._concepts.clear()
     there.to(device)
-    got = there.score(response_BT.to(device), mask_BT.to(device), CANDIDATES)
+    got = there.score(response_BT.to(device), mask_BT.to(device), candidates)
+    assert torch.isfinite(expected.ccr_B).all()
     for name, value in vars(expected).items():
         torch.testing.assert_close(getattr(got, name).cpu(), value, atol=1e-4, rtol=1e-4)
 
