@@ -41,7 +41,8 @@ SETTINGS = [
 
 def started(log: Path, script: str, *arguments: str) -> subprocess.Popen:
     """A process of this Python, offline, that sees the same devices and prints to `log`."""
-    variables = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PROBE_ACCELERATOR": ACCELERATOR}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    variables = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": path, "PROBE_ACCELERATOR": ACCELERATOR}
     with log.open("w") as file:
         return subprocess.Popen(
             [sys.executable, str(ROOT / script), *arguments],
