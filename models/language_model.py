@@ -9,6 +9,7 @@ from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -28,6 +29,8 @@ from models.kernels import with_faster_kernels
 
 # Families of nothing but causal attention over the whole text, whose forward pass never asks a GPU for a number.
 PLAIN_FAMILIES = {"gpt2", "llama", "qwen2", "qwen3"}
+ALIGNED = 64  # columns: a multiple of it suits the kernels for matrix products
+NO_CHANCE = -3e4  # as a logit, in any precision
 SPECIAL = PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
 
@@ -192,9 +195,15 @@ def trunk_of(lm: nn.Module) -> nn.Module:
 
 
 def head_logits(lm: nn.Module, hidden_nW: Tensor) -> Tensor:
-    """Logits [n, V] of hidden states, with the scaling or capping that some families put behind their head."""
-    logits_nV = _plain(lm).get_output_embeddings()(hidden_nW)
-    config = _plain(lm).config
+    """Logits [n, V] of hidden states, with the scaling or capping that some families put behind their head.
+
+    On a GPU there may be more columns than words: see `_aligned_product`.
+    """
+    head, config = _plain(lm).get_output_embeddings(), _plain(lm).config
+    plain = config.model_type in PLAIN_FAMILIES and not hasattr(head.weight, "ds_id")  # ZeRO-3 gathers in the layer
+    if hidden_nW.is_cuda and plain and len(head.weight) % ALIGNED:
+        return _aligned_product(head, hidden_nW)
+    logits_nV = head(hidden_nW)
     if scale := getattr(config, "logit_scale", None):  # Cohere
         logits_nV = logits_nV * scale
     if scale := getattr(config, "logits_scaling", None):  # Granite
@@ -202,6 +211,16 @@ def head_logits(lm: nn.Module, hidden_nW: Tensor) -> Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
         logits_nV = (logits_nV / cap).tanh() * cap
     return logits_nV
+
+
+def _aligned_product(head: nn.Linear, hidden_nW: Tensor) -> Tensor:
+    """The head's logits and, up to a multiple of ALIGNED columns, words that have no chance.
+
+    GPT-2 has 50,257 words, an odd number: the kernels for such rows took eight times as long (docs/performance.md).
+    """
+    more = -len(head.weight) % ALIGNED
+    bias_V = hidden_nW.new_zeros(len(head.weight)) if head.bias is None else head.bias
+    return F.linear(hidden_nW, F.pad(head.weight, (0, 0, 0, more)), F.pad(bias_V, (0, more), value=NO_CHANCE))
 
 
 def _plain(lm: nn.Module) -> PreTrainedModel:

@@ -72,13 +72,16 @@ def attend(
     """Causal attention within each row [1, m, H, D], as transformers calls it."""
     heads = query_1HmD.shape[1]
     query_mHD, key_mHD, value_mHD = (
-        part[0].repeat_interleave(heads // part.shape[1], dim=0).transpose(0, 1)
-        if part.shape[1] < heads
-        else part[0].transpose(0, 1)
-        for part in (query_1HmD, key_1HmD, value_1HmD)
+        _as_many(part_1HmD, heads).squeeze(0).transpose(0, 1) for part_1HmD in (query_1HmD, key_1HmD, value_1HmD)
     )
     limits = (rows.start_B1, rows.start_B1, rows.longest, rows.longest)
     return varlen_attn(query_mHD, key_mHD, value_mHD, *limits, scale=scaling, window_size=(-1, 0))[None], None
+
+
+def _as_many(part_1HmD: Tensor, heads: int) -> Tensor:
+    """Keys or values for each of the heads, several of which may share them."""
+    shared = heads // part_1HmD.shape[1]
+    return part_1HmD if shared == 1 else part_1HmD.repeat_interleave(shared, dim=1)
 
 
 AttentionInterface.register(NAME, attend)

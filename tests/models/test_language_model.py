@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from metrics.errors import InputError
+from models import language_model
 from models.explainer import positions
 from models.generation import generate
 from models.language_model import (
@@ -23,6 +24,8 @@ from models.language_model import (
     load_tokenizer,
     train_tokenizer,
 )
+from models.log_probs import log_probs_and_entropy
+from models.sampling import choose
 
 DATA = Path(os.environ.get("LLM2ER_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 TEXTS = ["the sound is warm .", "the room was clean and quiet ."]
@@ -327,3 +330,22 @@ def test_adapters_are_read_back_on_the_revision_they_were_trained_on(hub, tmp_pa
     load_language_model(f"org/tiny@{'a' * 40}", LoraConfig(rank=2)).save_pretrained(tmp_path / "adapters")
     base = load_language_model(f"org/tiny@{'a' * 40}")
     assert torch.equal(embeddings(load_language_model(str(tmp_path / "adapters"))), embeddings(base))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_head_of_an_odd_number_of_words_gets_words_without_a_chance(bias):
+    torch.manual_seed(0)
+    head, hidden_nW = torch.nn.Linear(8, 13, bias=bias), torch.randn(5, 8, requires_grad=True)
+    logits_nV = language_model._aligned_product(head, hidden_nW)
+    assert logits_nV.shape == (5, 64)
+    assert torch.equal(logits_nV[:, :13], head(hidden_nW))
+    assert logits_nV.softmax(1)[:, 13:].eq(0).all()
+    chosen_n, drawn = torch.tensor([0, 3, 12, 7, 7]), torch.tensor([0.0, 0.3, 0.6, 0.9, 1 - 1e-12]).double()
+    assert choose(logits_nV.detach(), drawn)[0].max() < 13
+    gradients = []
+    for table in (logits_nV * 1.0, head(hidden_nW)):
+        log_prob_n, entropy_n = log_probs_and_entropy(table, chosen_n, entropy_gradient=True)
+        gradients.append(torch.autograd.grad(log_prob_n.sum() + 5 * entropy_n.sum(), [hidden_nW, *head.parameters()]))
+        gradients[-1] += (log_prob_n, entropy_n)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
