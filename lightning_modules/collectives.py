@@ -52,6 +52,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The elementwise mean over ranks, on every rank.
+
+    For what is logged at each step: `sync_dist` would have every rank wait for all others, once a figure.
+    """
+    return sum_over_ranks(value) / world()[1]
+
+
 def gather_objects(value: Any) -> list:
     """The picklable value of every rank, in rank order, on every rank. For text and small records."""
     ranks = world()[1]

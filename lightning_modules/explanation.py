@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.prompts import PromptBatch
-from lightning_modules.collectives import full_state, sum_over_ranks, unsharded, world
+from lightning_modules.collectives import full_state, mean_over_ranks, sum_over_ranks, unsharded, world
 from lightning_modules.fitting import FitConfig, adamw, trainable, warm_then_linear
 from metrics.errors import InputError
 from models.explainer import Explainer, save_explainer
@@ -77,7 +77,7 @@ class ExplanationModule(pl.LightningModule):
         """L_e over the global batch."""
         record_B = self.losses(batch).sum(1) / batch.response_mask_BT.sum(1).clamp(min=1)
         loss = (record_B * batch.weight_B).sum() * batch.scale
-        self.log("explanation/train/loss", loss.detach(), sync_dist=True)
+        self.log("explanation/train/loss", mean_over_ranks(loss.detach()))
         return loss
 
     def validation_step(self, batch: PromptBatch, index: int) -> None:

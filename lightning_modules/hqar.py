@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.quality import HighQualityConfig, QualityBatch
-from lightning_modules.collectives import full_state, sum_over_ranks, world
+from lightning_modules.collectives import full_state, mean_over_ranks, sum_over_ranks, world
 from lightning_modules.fitting import FitConfig, one_group
 from metrics.errors import InputError
 from models.discriminator import Discriminator, discriminator_loss, save_discriminator
@@ -52,7 +52,7 @@ class HQARModule(pl.LightningModule):
         logits_BT = self.discriminator(batch.text_BT, batch.mask_BT)
         loss_B = discriminator_loss(logits_BT, batch.mask_BT, batch.real_B, self.config.smoothing)
         loss = (loss_B * batch.weight_B).sum() * batch.scale
-        self.log("hqar/train/loss", loss.detach(), sync_dist=True)
+        self.log("hqar/train/loss", mean_over_ranks(loss.detach()))
         return loss
 
     def validation_step(self, batch: QualityBatch, index: int) -> None:

@@ -19,7 +19,7 @@ from datamodules.edges import Relation
 from datamodules.evidence import Evidence, stack_candidates
 from datamodules.graph import ConceptGraph, GraphConfig
 from datamodules.rating import RatingBatch
-from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, world
+from lightning_modules.collectives import full_state, gather_objects, mean_over_ranks, sum_over_ranks, world
 from lightning_modules.fitting import FitConfig, one_group
 from metrics.errors import InputError
 from models.hgt import HGTConfig, RatingModel
@@ -65,7 +65,7 @@ class RatingModule(pl.LightningModule):
             predicted_B = self.model.rate(states, batch.user_B, batch.item_B)
         error_B = predicted_B - batch.rating_B
         loss = (error_B.square() * batch.weight_B).sum() * batch.scale
-        self.log("rating/train/mse", loss.detach(), sync_dist=True)
+        self.log("rating/train/mse", mean_over_ranks(loss.detach()))
         return loss
 
     def validation_step(self, batch: RatingBatch, index: int) -> None:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batches import BatchPlan
 from datamodules.prompts import ROWS_A_PART, PromptBatch
 from datamodules.rollout_prompts import RolloutPrompts
-from lightning_modules.collectives import full_state, gather_rows, unsharded, world
+from lightning_modules.collectives import full_state, gather_rows, mean_over_ranks, unsharded, world
 from lightning_modules.fitting import adamw, trainable, warm_then_linear
 from lightning_modules.ppo import advantages, losses
 from lightning_modules.ppo.adversary import Adversary
@@ -311,11 +311,11 @@ class PPOModule(pl.LightningModule):
         return loss * scale
 
     def _log_update(self, figures: dict[str, Tensor], scale: float, first: bool) -> None:
-        for name, value in figures.items():
-            part = value.detach() * scale
-            self.log(f"ppo/{name}", part, sync_dist=True)
+        means = mean_over_ranks(torch.stack([value.detach().float() for value in figures.values()]) * scale)
+        for name, mean in zip(figures, means, strict=True):
+            self.log(f"ppo/{name}", mean)
             if first and name in ("ratio", "approx_kl", "clip_fraction"):
-                self.log(f"ppo/first/{name}", part, sync_dist=True, on_step=False, on_epoch=True)
+                self.log(f"ppo/first/{name}", mean, on_step=False, on_epoch=True)
 
     def _explanation_loss(self, batch: MiniBatch, tokens: Tensor) -> Tensor:
         """Cross-entropy of the train explanations of the same prompts, per token of the optimizer step."""
