@@ -20,13 +20,21 @@ from measuring import GPU, alternate, clock, emit
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from datamodules.contrastive import concept_text, encode_texts
+from datamodules.contrastive import concept_text
 from lightning_modules.ppo.rewards import Scorer
 from models.discriminator import Discriminator, new_discriminator, sequence_reward
 from models.language_model import NewModelConfig, create_language_model, load_tokenizer
 from models.text_encoder import TextEncoder, create_encoder, load_encoder
 
 ROLLOUT, SAMPLES, LENGTH = 256, 4, 32
+ENCODING = {
+    "padding": True,
+    "padding_side": "right",
+    "truncation": True,
+    "max_length": 64,
+    "split_special_tokens": True,
+    "return_tensors": "pt",
+}
 
 
 def _there(tensors: tuple[Tensor, ...]) -> list[Tensor]:
@@ -48,7 +56,8 @@ def naive(
         part = slice(start, start + 64)
         texts = scorer.policy_tokenizer.batch_decode(response_BT[part], skip_special_tokens=True)
         lists = [concept_text(found) for found in names[part]]
-        said, about = (encoder(*_there(encode_texts(scorer.encoder_tokenizer, rows))) for rows in (texts, lists))
+        batches = [scorer.encoder_tokenizer(rows, **ENCODING) for rows in (texts, lists)]
+        said, about = (encoder(*_there((batch["input_ids"], batch["attention_mask"]))) for batch in batches)
         ccr.append((said * about).sum(-1))
         logits_BT = discriminator(response_BT[part], mask_BT[part])
         hqar.append(sequence_reward(logits_BT, mask_BT[part], scorer.clip, scorer.reduce))

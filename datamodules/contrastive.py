@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batches import BatchPlan, Draw, planned_loader
 from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
+from datamodules.quality import pad
 from metrics.errors import InputError
 
 
@@ -34,16 +35,8 @@ class PairBatch:
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], most: int = 64) -> tuple[Tensor, Tensor]:
     """(ids [B, S], mask [B, S]), padded at the right; special tokens written in a text stay text."""
-    batch = tokenizer(
-        texts,
-        padding=True,
-        truncation=True,
-        max_length=most,
-        padding_side="right",
-        split_special_tokens=True,
-        return_tensors="pt",
-    )
-    return batch["input_ids"], batch["attention_mask"]
+    rows = tokenizer(texts, truncation=True, max_length=most, split_special_tokens=True)["input_ids"]
+    return pad(rows, tokenizer.pad_token_id)  # several times as fast as transformers' own padding
 
 
 def concept_text(names: list[str]) -> str:

@@ -4,6 +4,7 @@ H is a chain of filters over train explanations, each counted and printed, or a 
 unpaired: nothing ties its texts to the user and item they were written for.
 """
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -202,6 +203,8 @@ class QualityData(pl.LightningDataModule):
 
 def pad(texts: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
     """(ids [B, T], mask [B, T]), padded at the right."""
-    length = max(len(text) for text in texts)
-    ids_BT = torch.tensor([text + [fill] * (length - len(text)) for text in texts], dtype=torch.long)
-    return ids_BT, torch.tensor([[1] * len(text) + [0] * (length - len(text)) for text in texts])
+    length_B = np.array([len(text) for text in texts])
+    mask_BT = np.arange(length_B.max()) < length_B[:, None]
+    ids_BT = np.full(mask_BT.shape, fill)
+    ids_BT[mask_BT] = np.fromiter(itertools.chain.from_iterable(texts), dtype=np.int64)
+    return torch.from_numpy(ids_BT), torch.from_numpy(mask_BT.astype(np.int64))

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, GPT2Model, PreTrainedModel, PreTrainedTokenizerBase
 
+from models.gpt2 import states_at
 from models.kernels import with_faster_kernels
 from models.language_model import load_trunk
 
@@ -30,13 +31,17 @@ class Discriminator(nn.Module):
         return self.trunk.config.vocab_size
 
     def forward(self, text_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Logits z [B, T]; P_D(token is of the high-quality set) = sigmoid(z), reading the text up to that token."""
-        first_B1 = torch.full_like(text_BT[:, :1], self.begin)
-        mask_BS = torch.cat([torch.ones_like(mask_BT[:, :1]), mask_BT], dim=1)
-        hidden_BSD = self.trunk(
-            input_ids=torch.cat([first_B1, text_BT], dim=1), attention_mask=mask_BS, use_cache=False
-        ).last_hidden_state
-        return self.head(hidden_BSD[:, 1:]).squeeze(-1)
+        """Logits z [B, T], zero where masked; P_D(token is of the high-quality set) = sigmoid(z), reading up to it."""
+        ids_BS = torch.cat([torch.full_like(text_BT[:, :1], self.begin), text_BT], dim=1)
+        row_n, column_n = mask_BT.nonzero(as_tuple=True)
+        place_n = row_n * ids_BS.shape[1] + column_n + 1
+        if isinstance(self.trunk, GPT2Model):
+            hidden_nD = states_at(self.trunk, self.trunk.wte(ids_BS), place_n)
+        else:  # all padding stands at the right, where causal attention never looks
+            hidden_BSD = self.trunk(input_ids=ids_BS, use_cache=False).last_hidden_state
+            hidden_nD = hidden_BSD.flatten(0, 1).index_select(0, place_n)
+        logit_n = self.head(hidden_nD).squeeze(-1)
+        return logit_n.new_zeros(mask_BT.shape).index_put((row_n, column_n), logit_n)
 
 
 def discriminator_loss(logits_BT: Tensor, mask_BT: Tensor, real_B: Tensor, smoothing: float) -> Tensor:

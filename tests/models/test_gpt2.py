@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Cache, GPT2Config, GPT2LMHeadModel
 
-from models.gpt2 import wanted_states
+from models.gpt2 import states_at, wanted_states
 from models.key_values import RoomyLayer, next_state
 
 FIRST = torch.tensor([2, 0, 4])
@@ -41,6 +41,15 @@ def test_wanted_states_and_their_gradients_are_those_of_the_whole_model(options)
         found.append([states_nW, given.grad, *(p.grad.clone() for n, p in trunk.named_parameters() if "wte" not in n)])
     for whole, wanted in zip(*found, strict=True):
         torch.testing.assert_close(wanted, whole, atol=2e-5, rtol=1e-4)
+
+
+def test_states_at_places_are_those_of_the_whole_model():
+    trunk = gpt2().transformer
+    place_n = torch.tensor([2, 0, 6, 17])
+    whole_RSW = trunk(inputs_embeds=inputs()).last_hidden_state
+    torch.testing.assert_close(
+        states_at(trunk, inputs(), place_n), whole_RSW.flatten(0, 1)[place_n], atol=2e-5, rtol=1e-4
+    )
 
 
 def test_the_last_block_multiplies_wanted_positions_alone():
@@ -82,12 +91,17 @@ def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
 
 
 @torch.no_grad()
-def test_no_row_of_attention_sees_nothing():
+def test_no_row_of_attention_sees_nothing(monkeypatch):
     """Kernels disagree on what comes of one: zeros, or not a number, which later layers would hand on."""
     lm, mask, rows = gpt2(), torch.tensor([[0, 0, 1, 1]]), []
-    for block in lm.transformer.h[:-1]:
-        block.register_forward_pre_hook(lambda module, given: rows.append(given[2].any(-1).all()))
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*given, attn_mask, **options):
+        rows.append(attn_mask.any(-1).all())
+        return attend(*given, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     cache = Cache(layers=[RoomyLayer(4) for _ in range(3)])
     next_state(lm, cache, mask, (mask.cumsum(1) - 1).clamp(min=0), inputs(1, 4))
-    assert len(rows) == 2
+    assert len(rows) == 3
     assert all(rows)

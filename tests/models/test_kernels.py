@@ -1,6 +1,7 @@
 """Linear layers by oneDNN against sums in float64, forward and backward, and layers against transformers' own."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -112,18 +113,44 @@ def test_a_model_is_the_same_with_gradients_and_without(always, family, activati
         torch.testing.assert_close(faster(tokens)[0], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", [gpt2, bert])
-def test_gelu_is_one_kernel_and_none_of_its_own_where_nothing_is_learnt(always, family):
+@pytest.mark.parametrize(("family", "kernel"), [(gpt2, "aten::sigmoid_"), (bert, "aten::gelu")])
+def test_gelu_has_no_kernel_of_its_own_where_nothing_is_learnt(always, family, kernel):
     model, tokens = with_faster_kernels(family()), torch.arange(12)[None]
 
     def gelus():
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             model(tokens)
-        return sum(event.count for event in profile.key_averages() if event.key == "aten::gelu")
+        return sum(event.count for event in profile.key_averages() if event.key == kernel)
 
     assert gelus() == 2
     with torch.no_grad():
         assert gelus() == 0
+
+
+def test_gelu_by_a_logistic_function_is_that_by_tanh_with_its_derivative():
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([0.0, -1e-6, 1e-6, -80.0, 80.0])])
+    grad = torch.linspace(-1, 2, len(x))
+    leaf = x.clone().requires_grad_()
+    y = kernels.TanhGELU()(leaf)
+    y.backward(grad)
+    x = x.double()
+    tanh = torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    slope = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+    torch.testing.assert_close(y.double(), 0.5 * x * (1 + tanh), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(leaf.grad.double(), grad.double() * slope, rtol=5e-6, atol=5e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_gelu_of_other_types_is_left_to_torch(dtype):
+    x = torch.linspace(-3, 3, 50, dtype=dtype).requires_grad_()
+    assert torch.equal(kernels.TanhGELU()(x), nn.functional.gelu(x, approximate="tanh"))
+
+
+def test_the_gradient_of_a_weight_lies_in_memory_as_the_weight_does(always):
+    x, w, b, g = sides(9, 4, 64)
+    (grad,) = torch.autograd.grad(linear(x, w.requires_grad_(), b), w, g)
+    assert grad.stride() == w.stride()
+    torch.testing.assert_close(grad.double(), g.double().t() @ x.double(), rtol=1e-5, atol=1e-5)
 
 
 def test_adapters_on_a_feed_forward_layer_are_not_passed_over(always):
