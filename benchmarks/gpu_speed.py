@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 from forecast import rows_of
-from measuring import END, PAD, PEER_PYTHON, clock, emit, random_gpt2, run_json, tiny_tokenizer
-from ppo_speed import NEW, PROMPT, EvenWords, TokenPrompts
+from measuring import PEER_PYTHON, clock, emit, random_gpt2, run_json, tiny_tokenizer
+from ppo_speed import NEW, EvenWords, TokenPrompts
 from ppo_speed import Clock as RolloutClock
-from rollout_speed import with_ends
+from rollout_speed import CASES, measure, show
+from rollout_speed import ROWS as ROWS_SAMPLED
 from sft_speed import WARM_UP, Clock, Rows
 from torch import nn
 
@@ -30,11 +31,9 @@ from lightning_modules.fitting import FitConfig
 from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.module import PPOModule
 from models.explainer import Explainer
-from models.generation import generate
-from models.sampling import Sampling, uniforms
 
-ROWS = {"0.1b": 1024, "1b": 256}  # of a batch in fine-tuning
-STEPS, ROLLOUTS, SAMPLES, REPEATS = 20, 4, 256, 5
+ROWS = {"0.1b": 1024, "1b": 512}  # of a batch in fine-tuning
+STEPS, ROLLOUTS, SAMPLES, REPEATS = 12, 4, 256, 5
 WORKERS = 4  # processes that build batches, on both sides
 PEER = str(Path(__file__).with_name("gpu_peer.py"))
 BF16 = HardwareConfig(precision="bf16")
@@ -100,43 +99,12 @@ def sft(size: str, batch: int) -> None:
     emit("sft", "target tokens a second", figures, "llm2er", size=size, batch=batch, **more)
 
 
-def rollout(size: str, rows: int) -> None:
+def rollout(size: str, samples: int) -> None:
     """Sampling against `generate` with its dynamic and its compiled static cache."""
-    rows = rows or 64
-    lms = [random_gpt2(size, fused, "cuda").bfloat16().eval() for fused in (True, False)]
-    prompt = torch.randint(3, 8192, (rows, PROMPT), device="cuda")
-    mask, seed = torch.ones_like(prompt), [0]
-    for sampling, chance in ((None, 0.0), (None, 0.07), (Sampling(50, 0.95), 0.07)):
-        for lm in lms:
-            with_ends(lm, chance)
-
-        def ours(lm: nn.Module = lms[0], chance: float = chance, sampling: Sampling | None = sampling) -> int:
-            seed[0] += 1
-            uniform = uniforms(seed[0], 0, list(range(rows)), NEW)
-            end = END if chance else -1
-            embedded = lm.get_input_embeddings()(prompt)
-            return int(generate(lm, embedded, mask, end, PAD, NEW, uniform, None, sampling).mask_BT.sum())
-
-        def theirs(cache: str, lm: nn.Module = lms[1], chance: float = chance, sampling=sampling) -> int:  # noqa: ANN001
-            options = {"top_k": sampling.top_k, "top_p": sampling.top_p} if sampling else {"top_k": 0}
-            options |= {"cache_implementation": "static"} if cache == "static" else {}
-            options |= {} if chance else {"min_new_tokens": NEW}
-            ids = lm.generate(
-                prompt, attention_mask=mask, max_new_tokens=NEW, do_sample=True, pad_token_id=PAD, **options
-            )
-            return int((ids[:, PROMPT:] != PAD).sum())
-
-        sides = {"llm2er": ours, "dynamic cache": lambda: theirs("dynamic"), "static cache": lambda: theirs("static")}
-        figures: dict[str, list[float]] = {name: [] for name in sides}
-        with torch.inference_mode():
-            for turn in range(REPEATS + 2):
-                for name, side in sides.items():
-                    begin = clock()
-                    count = side()
-                    if turn > 1:
-                        figures[name].append(count / (clock() - begin))
-        name = "top-k 50, top-p 0.95" if sampling else "whole vocabulary"
-        emit("rollout", "new tokens a second", figures, "llm2er", size=size, rows=rows, sampling=name, chance=chance)
+    lms: list[nn.Module] = [random_gpt2(size, fused, "cuda").bfloat16().eval() for fused in (True, False)]
+    for sampling, chance, group in CASES if size == "0.1b" else CASES[:2]:
+        figures = measure(lms, sampling, chance, group, REPEATS, samples or ROWS_SAMPLED)
+        show(figures, sampling, chance, group, size=size, rows=samples or ROWS_SAMPLED)
 
 
 def ppo(size: str, samples: int) -> None:

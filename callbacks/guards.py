@@ -62,9 +62,9 @@ class StopOnNonFinite(pl.Callback):
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: object) -> None:
         """A finite loss may have gradients that are not: of a root at 0, or of a sum over ranks that overflows."""
         parts = list(gradients(trainer.strategy.model.optimizer))
-        # Added up where they are: to ask for each one would wait for the GPU hundreds of times a step.
-        bad = sum(((~torch.isfinite(part)).any().float() for part in parts), torch.zeros((), device=module.device))
-        if float(sum_over_ranks(bad)) > 0:
+        # The largest of all: to ask for each one would wait for the GPU hundreds of times a step.
+        bad = ~torch.isfinite(torch.nn.utils.get_total_norm(parts, math.inf))
+        if float(sum_over_ranks(bad.float().to(module.device))) > 0:
             self._stop(trainer, "a gradient is not finite", gather_objects(self._records))
         whole_step = self.of_gradient and trainer.strategy.model.is_gradient_accumulation_boundary()
         if self.spike > 0 and whole_step and (told := self._spike("the gradient's norm", _norm(parts, module.device))):

@@ -243,6 +243,10 @@ def make_trainer(
     )
     # torch optimizers are used as they are: DeepSpeed's own would be compiled at start-up.
     strategy.config["zero_force_ds_cpu_optimizer"] = False  # type: ignore[index]
+    # Gradients that are not finite end the run (callbacks.guards). DeepSpeed would look for them once more, a parameter
+    # at a time, and pass over the step without a word.
+    if hardware.precision == "bf16":
+        strategy.config["bf16"] = {"enabled": True, "check_grad_overflow": False}  # type: ignore[index]
     if converted and zero.stage > 0:
         strategy.config["checkpoint"] = {"load_universal": True}  # type: ignore[index]
     trainer = pl.Trainer(

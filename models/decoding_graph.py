@@ -1,93 +1,129 @@
-"""Sampling on a GPU by a CUDA graph: all that a new token takes is recorded once and replayed.
+"""Sampling on a GPU by two CUDA graphs: reading the prompts, and a further token. Each is recorded once and replayed.
 
-Launched one by one, the few hundred small kernels of a token keep the GPU waiting most of the time. R rows, a multiple
-of ROWS; S places of the cache, a multiple of PLACES; T new tokens, W width of the model.
+Launched one by one, the few hundred small kernels of a token keep the GPU waiting most of the time. Q prompts of P
+places, R responses of T new tokens, S places of both, W width. Q and R are multiples of ROWS, P and S of PLACES: what
+is behind the B given ones is padding.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from models.explainer import positions
 from models.key_values import FixedLayer, next_state
 from models.language_model import PLAIN_FAMILIES, head_logits, trunk_of
 from models.sampling import Generated, Limits, Sampling, choose
 
-ROWS, PLACES = 64, 64  # batches that differ by less share a graph
-KEPT = 4  # graphs of a model that are kept, each with a cache of its own
+ROWS, PLACES = 32, 32  # batches that differ by less share their graphs
+KEPT = 4  # recordings of a model that are kept, each with caches of its own
 LOOK = 4  # tokens after which it is looked whether any row goes on: a look waits for the GPU
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a recording is good for."""
+
+    prompts: int  # Q
+    prompt_places: int  # P
+    rows: int  # R
+    limits: Limits
+    greedy: bool
+    sampling: Sampling | None
+
+
 class DecodingGraph:
-    """The recorded step of a batch: read the last token, draw the next."""
+    """The steps of a batch and all that they read and write, at fixed places."""
 
-    def __init__(self, like: Cache, hidden_BW: Tensor, shape: tuple[int, int], limits: Limits, greedy: bool) -> None:
-        rows, places = shape
-        device = hidden_BW.device
-        self.limits, self.greedy = limits, greedy
+    def __init__(self, lm: nn.Module, work: Work) -> None:
+        self.work = work
+        weight = lm.get_input_embeddings().weight
+        device, layers = weight.device, lm.config.get_text_config(decoder=True).num_hidden_layers
+        places = _up(work.prompt_places + work.limits.length, PLACES)
+        self.prompt_QPW = weight.new_zeros(work.prompts, work.prompt_places, weight.shape[1])
+        self.prompt_mask_QP = torch.zeros(work.prompts, work.prompt_places, dtype=torch.long, device=device)
+        self.prompt_R = torch.zeros(work.rows, dtype=torch.long, device=device)  # which prompt a row goes on with
+        self.mask_RS = torch.ones(work.rows, places, dtype=torch.long, device=device)
+        self.position_R1 = torch.zeros(work.rows, 1, dtype=torch.long, device=device)
         self.place_1, self.step_1 = (torch.zeros(1, dtype=torch.long, device=device) for _ in range(2))
-        self.cache = Cache(layers=[FixedLayer(rows, places, self.place_1, layer) for layer in like.layers])
-        self.mask_RS = torch.ones(rows, places, dtype=torch.long, device=device)
-        self.position_R1 = torch.zeros(rows, 1, dtype=torch.long, device=device)
-        self.token_R = torch.zeros(rows, dtype=torch.long, device=device)
-        self.going_R = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.uniform_RT = torch.zeros(rows, limits.length, dtype=torch.float64, device=device)
-        self.made = Generated.empty(hidden_BW.new_empty(rows, hidden_BW.shape[1]), limits)
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.token_R = torch.zeros(work.rows, dtype=torch.long, device=device)
+        self.going_R = torch.zeros(work.rows, dtype=torch.bool, device=device)
+        self.uniform_RT = torch.zeros(work.rows, work.limits.length, dtype=torch.float64, device=device)
+        self.made = Generated.empty(weight.new_empty(work.rows, weight.shape[1]), work.limits)
+        place_P = torch.arange(work.prompt_places, device=device)
+        self.prompt_cache = Cache(layers=[FixedLayer(work.prompt_places, place_P) for _ in range(layers)])
+        self.cache = Cache(layers=[FixedLayer(places, self.place_1) for _ in range(layers)])
+        self.first: Callable[[], None] | None = None
+        self.next: Callable[[], None] | None = None
 
-    def begin(self, cache: Cache, mask_BP: Tensor, uniform_BT: Tensor | None) -> None:
-        """Sets all that a step counts on or adds to; the rows behind the B given ones have ended."""
-        batch, prompt = mask_BP.shape
-        for mine, given in zip(self.cache.layers, cache.layers, strict=True):
-            mine.take(given)
-        self.place_1.fill_(prompt)
-        self.step_1.zero_()
-        self.mask_RS.fill_(1)[:batch, :prompt] = mask_BP
-        self.position_R1.zero_()[:batch] = mask_BP.sum(1, keepdim=True)
+    def begin(self, prompt_QPW: Tensor, mask_QP: Tensor, prompt_B: Tensor, uniform_BT: Tensor | None) -> None:
+        """Sets what the steps start from; rows and prompts behind the given ones are padding that has ended."""
+        (prompts, length, _), batch = prompt_QPW.shape, len(prompt_B)
+        self.prompt_QPW[:prompts, -length:] = prompt_QPW
+        self.prompt_mask_QP.zero_()[:prompts, -length:] = mask_QP
+        self.prompt_R.zero_()[:batch] = prompt_B
         self.going_R.zero_()[:batch] = True
         if uniform_BT is not None:
             self.uniform_RT[:batch] = uniform_BT
-        self.made.response_BT.fill_(self.limits.fill)
+        self.made.response_BT.fill_(self.work.limits.fill)
         for part in (self.made.mask_BT, self.made.log_prob_BT, self.made.hidden_BTW):
             part.zero_()
 
-    def draw(self, lm: nn.Module, hidden_RW: Tensor, sampling: Sampling | None) -> None:
-        """The next token of every row."""
-        uniform_R = None if self.greedy else self.uniform_RT.index_select(1, self.step_1)[:, 0]
-        token_R, log_prob_R = choose(head_logits(lm, hidden_RW).float(), uniform_R, sampling)
+    def read_prompts(self, lm: nn.Module) -> None:
+        """Reads each prompt, deals it out to its rows, and draws their first tokens."""
+        mask_QP, row_R = self.prompt_mask_QP, self.prompt_R
+        place_P = self.prompt_cache.layers[0].place_N
+        hidden_QW = next_state(lm, self.prompt_cache, mask_QP, positions(mask_QP), self.prompt_QPW, place_P)
+        for mine, given in zip(self.cache.layers, self.prompt_cache.layers, strict=True):
+            mine.begin_with(given, row_R)
+        self.mask_RS[:, : self.work.prompt_places] = mask_QP[row_R]
+        self.position_R1.copy_(mask_QP.sum(1)[row_R, None])
+        self.place_1.fill_(self.work.prompt_places)
+        self.step_1.zero_()
+        self._draw(lm, hidden_QW[row_R])
+
+    def read_token(self, lm: nn.Module) -> None:
+        """Reads the tokens that were drawn last and draws the next ones."""
+        token_R1W = lm.get_input_embeddings()(self.token_R[:, None])
+        hidden_RW = next_state(lm, self.cache, self.mask_RS, self.position_R1, token_R1W, self.place_1)
+        self.place_1 += 1
+        self.position_R1 += 1
+        self._draw(lm, hidden_RW)
+
+    def _draw(self, lm: nn.Module, hidden_RW: Tensor) -> None:
+        uniform_R = None if self.work.greedy else self.uniform_RT.index_select(1, self.step_1)[:, 0]
+        token_R, log_prob_R = choose(head_logits(lm, hidden_RW).float(), uniform_R, self.work.sampling)
         going_R, made = self.going_R, self.made
         for column, value_R in (
-            (made.response_BT, torch.where(going_R, token_R, self.limits.fill)),
+            (made.response_BT, torch.where(going_R, token_R, self.work.limits.fill)),
             (made.mask_BT, going_R.long()),
             (made.log_prob_BT, log_prob_R * going_R),
             (made.hidden_BTW, hidden_RW * going_R[:, None]),
         ):
             column.index_copy_(1, self.step_1, value_R[:, None])
         self.token_R.copy_(token_R)
-        self.going_R &= token_R != self.limits.end
+        self.going_R &= token_R != self.work.limits.end
         self.step_1 += 1
 
-    def step(self, lm: nn.Module, sampling: Sampling | None) -> None:
-        """Reads the token that was drawn last and draws the next one: what is recorded."""
-        token_R1W = lm.get_input_embeddings()(self.token_R[:, None])
-        hidden_RW = next_state(lm, self.cache, self.mask_RS, self.position_R1, token_R1W, self.place_1)
-        self.place_1 += 1
-        self.position_R1 += 1
-        self.draw(lm, hidden_RW, sampling)
-
-    def record(self, lm: nn.Module, sampling: Sampling | None) -> None:
-        """Runs a step for what is set up at a first call, and records another."""
+    def record(self, lm: nn.Module) -> None:
+        """Runs both steps for what is set up at a first call, caches among it, and records them."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self.step(lm, sampling)
+            self.read_prompts(lm)
+            self.read_token(lm)
         torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.step(lm, sampling)
+        replays = []
+        for step in (self.read_prompts, self.read_token):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                step(lm)
+            replays.append(graph.replay)
+        self.first, self.next = replays
 
 
 _GRAPHS: WeakKeyDictionary[nn.Module, dict[tuple, DecodingGraph]] = WeakKeyDictionary()
@@ -101,49 +137,41 @@ def fits_a_graph(lm: nn.Module) -> bool:
     return weight.device.type == "cuda" and whole and known and not torch.is_autocast_enabled("cuda")
 
 
-def continue_by_graph(
+def generate_by_graph(
     lm: nn.Module,
-    cache: Cache,
-    mask_BP: Tensor,
-    hidden_BW: Tensor,
+    prompt_QPW: Tensor,
+    mask_QP: Tensor,
     limits: Limits,
     uniform_BT: Tensor | None,
+    prompt_B: Tensor,
     sampling: Sampling | None,
 ) -> Generated:
-    """Responses behind what the cache holds; `hidden_BW` are the states from which the first tokens are drawn."""
-    batch, prompt = mask_BP.shape
-    rows = -(-batch // ROWS) * ROWS
+    """As models.generation.generate."""
+    sizes = (_up(len(prompt_QPW), ROWS), _up(prompt_QPW.shape[1], PLACES), _up(len(prompt_B), ROWS))
     with _any_order(), torch.inference_mode(False), torch.no_grad():
-        graph = _graph_of(lm, cache, hidden_BW, (rows, prompt + limits.length), limits, uniform_BT is None, sampling)
-        graph.begin(cache, mask_BP, uniform_BT)
-        graph.draw(lm, torch.cat([hidden_BW, hidden_BW.new_zeros(rows - batch, hidden_BW.shape[1])]), sampling)
+        graph = _recorded(lm, Work(*sizes, limits, uniform_BT is None, sampling))
+        graph.begin(prompt_QPW, mask_QP, prompt_B, uniform_BT)
+        graph.first()
         for step in range(1, limits.length):
             if step % LOOK == 0 and not graph.going_R.any():
                 break
-            graph.graph.replay()
-        return Generated(*(part[:batch].clone() for part in vars(graph.made).values()))
+            graph.next()
+        return Generated(*(part[: len(prompt_B)].clone() for part in vars(graph.made).values()))
 
 
-def _graph_of(
-    lm: nn.Module,
-    cache: Cache,
-    hidden_BW: Tensor,
-    shape: tuple[int, int],
-    limits: Limits,
-    greedy: bool,
-    sampling: Sampling | None,
-) -> DecodingGraph:
-    """The graph recorded for such a batch and these very weights, or a new one."""
-    shape = (shape[0], -(-shape[1] // PLACES) * PLACES)
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _recorded(lm: nn.Module, work: Work) -> DecodingGraph:
+    """The recording for such a batch and these very weights, or a new one."""
     where = tuple(part.data_ptr() for part in (*lm.parameters(), *lm.buffers()))
-    key = (shape, limits, greedy, sampling, hidden_BW.dtype, lm.training, where)
-    known = _GRAPHS.setdefault(lm, {})
+    known, key = _GRAPHS.setdefault(lm, {}), (work, lm.training, where)
     if key not in known:
         while len(known) >= KEPT:
             known.pop(next(iter(known)))
-        graph = DecodingGraph(cache, hidden_BW, shape, limits, greedy)
-        graph.record(lm, sampling)
-        known[key] = graph
+        known[key] = DecodingGraph(lm, work)
+        known[key].record(lm)
     return known[key]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache
 
-from models.decoding_graph import continue_by_graph, fits_a_graph
+from models.decoding_graph import fits_a_graph, generate_by_graph
 from models.explainer import positions
 from models.key_values import new_cache, next_state
 from models.language_model import head_logits
@@ -34,18 +34,17 @@ def generate(
     `uniform_BT` samples at temperature 1; None is greedy. `prompt_B` says which of the Q prompts each response
     continues (default: each its own): a prompt with several samples is read once.
     """
-    device = prompt_QPW.device
+    limits, device = Limits(length, end, fill), prompt_QPW.device
     prompt_B = torch.arange(len(prompt_QPW), device=device) if prompt_B is None else prompt_B.to(device)
     mask_BS = prompt_mask_QP.long()
     uniform_BT = None if uniform_BT is None else uniform_BT.to(device)
+    if fits_a_graph(lm):
+        return generate_by_graph(lm, prompt_QPW, mask_BS, limits, uniform_BT, prompt_B, sampling)
     cache = new_cache(lm, mask_BS.shape[1] + length)
     hidden_BW = next_state(lm, cache, mask_BS, positions(mask_BS), prompt_QPW)
     if not torch.equal(prompt_B, torch.arange(len(prompt_QPW), device=device)):
         cache.batch_select_indices(prompt_B)
         hidden_BW, mask_BS = hidden_BW[prompt_B], mask_BS[prompt_B]
-    limits = Limits(length, end, fill)
-    if fits_a_graph(lm):
-        return continue_by_graph(lm, cache, mask_BS, hidden_BW, limits, uniform_BT, sampling)
     return _continue(lm, cache, mask_BS, hidden_BW, limits, uniform_BT, sampling)
 
 

@@ -43,25 +43,30 @@ class RoomyLayer(DynamicLayer):
 class FixedLayer(DynamicLayer):
     """Keys and values [R, heads, S, width] of which nothing moves or grows, as a CUDA graph wants it.
 
-    The next token's are written at `place_1`, a tensor that others count on; all S places are returned.
+    New ones are written at `place_N`, a tensor that others count on; all S places are returned.
     """
 
-    def __init__(self, rows: int, places: int, place_1: Tensor, like: DynamicLayer) -> None:
+    def __init__(self, places: int, place_N: Tensor) -> None:
         super().__init__()
-        self.lazy_initialization(like.keys, like.values)
-        self.place_1 = place_1
-        self.keys, self.values = (s.new_zeros(rows, s.shape[1], places, s.shape[3]) for s in (like.keys, like.values))
-
-    def take(self, layer: DynamicLayer) -> None:
-        """Begins with what another layer holds of as many rows or fewer."""
-        for mine, given in ((self.keys, layer.keys), (self.values, layer.values)):
-            mine[: len(given), :, : given.shape[2]] = given
+        self.places, self.place_N = places, place_N
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple:
-        """Writes one token's and returns all."""
-        self.keys.index_copy_(2, self.place_1, key_states)
-        self.values.index_copy_(2, self.place_1, value_states)
+        """Writes the new tokens' and returns all."""
+        self._make(key_states, value_states, len(key_states))
+        self.keys.index_copy_(2, self.place_N, key_states)
+        self.values.index_copy_(2, self.place_N, value_states)
         return self.keys, self.values
+
+    def begin_with(self, layer: "FixedLayer", row_R: Tensor) -> None:
+        """Takes over what the given rows of another layer hold, in its places."""
+        self._make(layer.keys, layer.values, len(row_R))
+        self.keys[:, :, : layer.places] = layer.keys[row_R]
+        self.values[:, :, : layer.places] = layer.values[row_R]
+
+    def _make(self, keys: Tensor, values: Tensor, rows: int) -> None:
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+            self.keys, self.values = (s.new_zeros(rows, s.shape[1], self.places, s.shape[3]) for s in (keys, values))
 
 
 def new_cache(lm: nn.Module, room: int) -> Cache:

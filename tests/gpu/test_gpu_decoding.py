@@ -70,9 +70,18 @@ def test_top_k_and_top_p(monkeypatch, lm):
 
 
 def test_batches_of_like_size_share_a_recording(monkeypatch, lm):
-    for count, seed in ((20, 1), (64, 2), (1, 3), (20, 4)):
+    for count, seed in ((20, 1), (32, 2), (1, 3), (20, 4)):
         assert_same(*both_ways(monkeypatch, lm, count, seed=seed))
     assert len(decoding_graph._GRAPHS[lm]) == 1
+
+
+def test_prompts_with_several_samples_are_read_once(monkeypatch, lm):
+    rows = torch.tensor([0, 0, 0, 1, 2, 2], device="cuda")
+    uniform_BT = uniforms(1, 0, rows.tolist(), LENGTH, [0, 1, 2, 0, 0, 1])
+    given = (lm, *prompts(3), END, FILL, LENGTH, uniform_BT, rows)
+    recorded = generate(*given)
+    monkeypatch.setattr(generation, "fits_a_graph", lambda lm: False)
+    assert_same(recorded, generate(*given))
 
 
 def test_weights_that_learn_in_place_are_those_that_are_read(monkeypatch, lm):

@@ -3,10 +3,9 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM, Cache
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from models.decoding_graph import DecodingGraph
-from models.key_values import FixedLayer, new_cache, next_state
+from models.decoding_graph import DecodingGraph, Work
 from models.language_model import PLAIN_FAMILIES
 from models.sampling import Limits, Sampling
 
@@ -18,13 +17,16 @@ def model(family):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def begun(lm, greedy):
-    mask_BP = torch.ones(2, 3, dtype=torch.long)
-    cache, hidden = new_cache(lm, 8), torch.zeros(2, 3, 16)
-    state_BW = next_state(lm, cache, mask_BP, mask_BP.cumsum(1) - 1, hidden)
-    graph = DecodingGraph(cache, state_BW, (4, 8), Limits(5, 1, 0), greedy)
-    graph.begin(cache, mask_BP, None if greedy else torch.full((2, 5), 0.9))
+def begun(lm, greedy=False, prompts=2, length=3):
+    graph = DecodingGraph(lm, Work(4, 8, 4, Limits(5, 1, 0), greedy, None))
+    give(graph, prompts, length)
     return graph
+
+
+def give(graph, prompts, length):
+    mask_QP = torch.ones(prompts, length, dtype=torch.long)
+    uniform_BT = None if graph.work.greedy else torch.full((prompts, 5), 0.9)
+    graph.begin(torch.ones(prompts, length, 16), mask_QP, torch.arange(prompts), uniform_BT)
 
 
 @pytest.mark.parametrize("family", sorted(PLAIN_FAMILIES))
@@ -35,7 +37,10 @@ def test_a_step_never_asks_for_a_number(family, sampling, greedy):
     """Fake tensors have shapes and no numbers: any `item`, `nonzero` or branch on a value would fail."""
     with FakeTensorMode():
         lm = model(family)
-        begun(lm, greedy).step(lm, sampling)
+        graph = DecodingGraph(lm, Work(4, 8, 4, Limits(5, 1, 0), greedy, sampling))
+        give(graph, 2, 3)
+        graph.read_prompts(lm)
+        graph.read_token(lm)
 
 
 def test_fake_tensors_do_refuse_numbers():
@@ -43,36 +48,41 @@ def test_fake_tensors_do_refuse_numbers():
         torch.ones(3).sum().item()
 
 
+def held(graph):
+    """All that outlives a step."""
+    layers = [part for cache in (graph.prompt_cache, graph.cache) for layer in cache.layers for part in layer_of(layer)]
+    return [value for value in vars(graph).values() if isinstance(value, torch.Tensor)] + layers
+
+
+def layer_of(layer):
+    return layer.keys, layer.values
+
+
 @torch.no_grad()
 def test_all_that_a_step_changes_stays_where_it_is():
     """Else a replay would go on with what the recording left behind."""
     lm = model("llama")
-    graph = begun(lm, False)
-    held = [graph.place_1, graph.step_1, graph.position_R1, graph.token_R, graph.going_R, *vars(graph.made).values()]
-    held += [part for layer in graph.cache.layers for part in (layer.keys, layer.values)]
-    before = [part.clone() for part in held]
-    graph.draw(lm, torch.randn(4, 16), None)
-    graph.step(lm, None)
-    after = [graph.place_1, graph.step_1, graph.position_R1, graph.token_R, graph.going_R, *vars(graph.made).values()]
-    after += [part for layer in graph.cache.layers for part in (layer.keys, layer.values)]
-    assert all(one is other for one, other in zip(held, after, strict=True))
-    changed = [not torch.equal(was, now) for was, now in zip(before, after, strict=True)]
-    assert changed[:4] == [True] * 4
-    assert int(graph.place_1) == 4
-    assert int(graph.step_1) == 2
+    graph = begun(lm)
+    graph.read_prompts(lm)
+    first = held(graph)
+    before = [part.clone() for part in first]
+    graph.read_token(lm)
+    assert all(one is other for one, other in zip(first, held(graph), strict=True))
+    assert sum(not torch.equal(was, now) for was, now in zip(before, first, strict=True)) > 4
+    assert (int(graph.place_1), int(graph.step_1)) == (9, 2)
+    assert graph.position_R1.flatten().tolist() == [4, 4, 1 + 3, 1 + 3]  # padding goes on with the first prompt
 
 
 @torch.no_grad()
 def test_a_second_batch_finds_nothing_of_the_first():
     lm = model("gpt2")
-    graph = begun(lm, True)
-    graph.draw(lm, torch.randn(4, 16), None)
-    graph.step(lm, None)
-    mask_BP = torch.ones(1, 2, dtype=torch.long)
-    cache = Cache(layers=[FixedLayer(1, 2, graph.place_1, layer) for layer in graph.cache.layers])
-    graph.begin(cache, mask_BP, None)
-    assert graph.going_R.tolist() == [True, False, False, False]
-    assert graph.position_R1.flatten().tolist() == [2, 0, 0, 0]
-    assert (int(graph.place_1), int(graph.step_1)) == (2, 0)
-    assert graph.made.response_BT.eq(0).all()
-    assert graph.made.mask_BT.sum() == 0
+    graph, fresh = begun(lm, prompts=4, length=8), begun(lm, prompts=1, length=2)
+    for step in (graph.read_prompts, graph.read_token, graph.read_token):
+        step(lm)
+    give(graph, 1, 2)
+    for one in (graph, fresh):
+        one.read_prompts(lm)
+        one.read_token(lm)
+    for mine, theirs in zip(vars(graph.made).values(), vars(fresh.made).values(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert graph.made.mask_BT[1:].sum() == 0

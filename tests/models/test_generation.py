@@ -1,7 +1,7 @@
 """Generation: against a loop without cache, against transformers' own, and against the distribution it samples."""
 
+import functools
 import math
-from types import SimpleNamespace
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -39,10 +39,10 @@ def lm(request):
 
 @pytest.fixture(params=["loop", "graph"], autouse=True)
 def decoding(request, monkeypatch):
-    """Both ways of decoding. On a CPU the graph's step is run where a GPU replays what it has recorded."""
+    """Both ways of decoding. On a CPU the graph's steps are run where a GPU replays what it has recorded."""
 
-    def record(graph, lm, sampling):
-        graph.graph = SimpleNamespace(replay=lambda: graph.step(lm, sampling))
+    def record(graph, lm):
+        graph.first, graph.next = (functools.partial(step, lm) for step in (graph.read_prompts, graph.read_token))
 
     if request.param == "graph":
         monkeypatch.setattr(generation, "fits_a_graph", lambda lm: True)
