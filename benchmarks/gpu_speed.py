@@ -2,9 +2,10 @@
 
     PEER_PYTHON=/path/to/python python benchmarks/gpu_speed.py matmul|sft|rollout|ppo [0.1b|1b] [--rows N]
 
-One JSON line: figures of both sides and their ratio; the peers are the Hugging Face Trainer, `generate` and TRL 1.12's
-PPO, with bf16 as their users get it. Fine-tuning also says what share of the rate of the large product its operations
-come to: those of tokens that are not padding, of which the head sees the answered ones (launch/footprint.py).
+JSON lines: figures of both sides and their ratio; a peer for which the GPU has too little memory has none. The peers are
+the Hugging Face Trainer, `generate` and TRL 1.12's PPO, with bf16 as their users get it. Fine-tuning also says what
+share of the rate of the large product its operations come to: those of tokens that are not padding, of which the head
+sees the answered ones (launch/footprint.py).
 """
 
 import argparse
@@ -59,6 +60,16 @@ def rate_of_products(size: int = 8192) -> tuple[float, float]:
     return 2 * size**3 / product, 2 * large.numel() / copy
 
 
+def of_peer(figure: str, *arguments: str) -> list[float]:
+    """The peer's figure, none where the GPU has too little memory for it."""
+    try:
+        return [run_json([PEER_PYTHON, PEER, *arguments])[figure]]
+    except SystemExit as failure:
+        if "OutOfMemoryError" not in str(failure):
+            raise
+        return []
+
+
 def matmul(_: str, __: int) -> None:
     """The two ceilings."""
     flops, bytes_a_second = rate_of_products()
@@ -86,13 +97,13 @@ def sft(size: str, batch: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         file.write_text(json.dumps(rows))
-        theirs = run_json([PEER_PYTHON, PEER, "sft", size, str(batch), str(file)])["target_tokens_a_second"]
+        theirs = of_peer("target_tokens_a_second", "sft", size, str(batch), str(file))
     peak, _ = rate_of_products()
     seconds, shape = step_of_sft(size, rows, batch)
     answered = sum(len(response) for _, response in rows) / len(rows) * batch
     tokens = answered + sum(len(prompt) for prompt, _ in rows) / len(rows) * batch
     achieved = reading_flops(shape, tokens, answered, backward=True) / seconds
-    figures = {"llm2er": [answered / seconds], "hugging face": [theirs]}
+    figures = {"llm2er": [answered / seconds], "hugging face": theirs}
     memory = round(torch.cuda.max_memory_allocated() / 2**30, 1)
     more = {"tflops": round(achieved / 1e12, 1), "of_the_product": round(achieved / peak, 3)}
     more |= {"s_a_step": round(seconds, 4), "tokens_a_step": round(tokens), "peak_gib": memory}
@@ -110,8 +121,7 @@ def rollout(size: str, samples: int) -> None:
 def ppo(size: str, samples: int) -> None:
     """PPO with one pass against TRL's."""
     samples = samples or SAMPLES
-    command = [PEER_PYTHON, PEER, "ppo", size, str(samples), str(ROLLOUTS)]
-    theirs = run_json(command)["samples_a_second"]
+    theirs = of_peer("samples_a_second", "ppo", size, str(samples), str(ROLLOUTS))
     start(BF16)
     config = PPOConfig(
         iterations=ROLLOUTS + 1,
@@ -128,7 +138,7 @@ def ppo(size: str, samples: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = {"max_epochs": ROLLOUTS + 1, "gradient_clip_val": 1.0}
         make_trainer(ZeroConfig(stage=2), BF16, Path(folder), False, [watch], **options).fit(module)
-    figures = {"llm2er": [samples * ROLLOUTS / watch.total], "trl": [theirs]}
+    figures = {"llm2er": [samples * ROLLOUTS / watch.total], "trl": theirs}
     parts = {name.strip("_"): round(value / ROLLOUTS, 4) for name, value in watch.spent.items()}
     parts["rest"] = round(watch.total / ROLLOUTS - sum(parts.values()), 4)
     memory = round(torch.cuda.max_memory_allocated() / 2**30, 1)

@@ -128,7 +128,7 @@ def alternate(sides: dict, repeats: int) -> dict[str, list[float]]:
 def emit(bench: str, unit: str, figures: dict[str, list[float]], ours: str, **more: object) -> None:
     """Prints the JSON line: all figures (more is better) and the ratios of our best to the best of each peer."""
     best = max(figures[ours])
-    ratios = {name: round(best / max(values), 2) for name, values in figures.items() if name != ours}
+    ratios = {name: round(best / max(values), 2) for name, values in figures.items() if name != ours and values}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "deepspeed")}
     device = torch.cuda.get_device_name() if GPU else "cpu, 1 thread"
     rounded = {name: [round(v, 3) for v in values] for name, values in figures.items()}

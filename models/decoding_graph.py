@@ -57,8 +57,7 @@ class DecodingGraph:
         place_P = torch.arange(work.prompt_places, device=device)
         self.prompt_cache = Cache(layers=[FixedLayer(work.prompt_places, place_P) for _ in range(layers)])
         self.cache = Cache(layers=[FixedLayer(places, self.place_1) for _ in range(layers)])
-        self.first: Callable[[], None] | None = None
-        self.next: Callable[[], None] | None = None
+        self.replays: list[Callable[[], None]] = []  # of the two steps below
 
     def begin(self, prompt_QPW: Tensor, mask_QP: Tensor, prompt_B: Tensor, uniform_BT: Tensor | None) -> None:
         """Sets what the steps start from; rows and prompts behind the given ones are padding that has ended."""
@@ -110,20 +109,19 @@ class DecodingGraph:
         self.step_1 += 1
 
     def record(self, lm: nn.Module) -> None:
-        """Runs both steps for what is set up at a first call, caches among it, and records them."""
+        """Runs the steps for what is set up at a first call, caches among it, and records them."""
+        steps = [self.read_prompts, self.read_token][: self.work.limits.length]  # one token takes no second step
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self.read_prompts(lm)
-            self.read_token(lm)
+            for step in steps:
+                step(lm)
         torch.cuda.current_stream().wait_stream(stream)
-        replays = []
-        for step in (self.read_prompts, self.read_token):
+        for step in steps:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 step(lm)
-            replays.append(graph.replay)
-        self.first, self.next = replays
+            self.replays.append(graph.replay)
 
 
 _GRAPHS: WeakKeyDictionary[nn.Module, dict[tuple, DecodingGraph]] = WeakKeyDictionary()
@@ -151,11 +149,11 @@ def generate_by_graph(
     with _any_order(), torch.inference_mode(False), torch.no_grad():
         graph = _recorded(lm, Work(*sizes, limits, uniform_BT is None, sampling))
         graph.begin(prompt_QPW, mask_QP, prompt_B, uniform_BT)
-        graph.first()
+        graph.replays[0]()
         for step in range(1, limits.length):
             if step % LOOK == 0 and not graph.going_R.any():
                 break
-            graph.next()
+            graph.replays[1]()
         return Generated(*(part[: len(prompt_B)].clone() for part in vars(graph.made).values()))
 
 

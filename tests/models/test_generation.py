@@ -42,7 +42,7 @@ def decoding(request, monkeypatch):
     """Both ways of decoding. On a CPU the graph's steps are run where a GPU replays what it has recorded."""
 
     def record(graph, lm):
-        graph.first, graph.next = (functools.partial(step, lm) for step in (graph.read_prompts, graph.read_token))
+        graph.replays += [functools.partial(step, lm) for step in (graph.read_prompts, graph.read_token)]
 
     if request.param == "graph":
         monkeypatch.setattr(generation, "fits_a_graph", lambda lm: True)
