@@ -2,8 +2,8 @@
 
     PEER_PYTHON=/path/to/python python benchmarks/gpu_speed.py matmul|sft|rollout|ppo [0.1b|1b] [--rows N]
 
-JSON lines: figures of both sides and their ratio; a peer for which the GPU has too little memory has none. The peers are
-the Hugging Face Trainer, `generate` and TRL 1.12's PPO, with bf16 as their users get it. Fine-tuning also says what
+JSON lines: figures of both sides and their ratio; a peer for which the GPU has too little memory has none. The peers
+are the Hugging Face Trainer, `generate` and TRL 1.12's PPO, with bf16 as their users get it. Fine-tuning also says what
 share of the rate of the large product its operations come to: those of tokens that are not padding, of which the head
 sees the answered ones (launch/footprint.py).
 """
