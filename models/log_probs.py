@@ -34,7 +34,7 @@ class _Chosen(torch.autograd.Function):
             logits_RV = logits_nV[rows].float()
             chance_RV = logits_RV.softmax(1)
             total_n[rows] = log_sum_exp(logits_RV, chance_RV)
-            entropy_n[rows] = total_n[rows] - torch.linalg.vecdot(chance_RV, logits_RV)
+            entropy_n[rows] = total_n[rows] - chance_RV.mul_(logits_RV).sum(1)
         log_prob_n = logits_nV.gather(1, chosen_n[:, None])[:, 0].float() - total_n
         ctx.save_for_backward(logits_nV, chosen_n, total_n, entropy_n)
         if not entropy_gradient:
