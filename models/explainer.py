@@ -70,11 +70,10 @@ class Explainer(nn.Module):
         """Input embeddings [B, P, W]: tokens, with soft vectors where the slots say so."""
         embedded_BPW = self.lm.get_input_embeddings()(prompt_BP)
         soft = {USER: self.user(user_BD), ITEM: self.item(item_BD), SENTIMENT: self.sentiment(sentiment_B)}
-        for slot, vector_BW in soft.items():
-            embedded_BPW = torch.where(
-                (slot_BP == slot)[..., None], vector_BW[:, None].to(embedded_BPW.dtype), embedded_BPW
-            )
-        return embedded_BPW
+        soft_BKW = torch.stack([soft[slot] for slot in sorted(soft)], dim=1).to(embedded_BPW.dtype)
+        row_n, column_n = slot_BP.nonzero(as_tuple=True)
+        soft_nW = soft_BKW[row_n, slot_BP[row_n, column_n] - 1]
+        return embedded_BPW.index_put((row_n, column_n), soft_nW)
 
     def forward(
         self,

@@ -61,7 +61,7 @@ def _summary(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
     logits_RV = logits_RV.float()
     chance_RV = logits_RV.softmax(1)
     total_R = log_sum_exp(logits_RV, chance_RV)
-    return total_R, total_R - torch.linalg.vecdot(chance_RV, logits_RV)
+    return total_R, total_R - chance_RV.mul_(logits_RV).sum(1)
 
 
 def _gradient(

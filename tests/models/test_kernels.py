@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from models import kernels
-from models.kernels import linear, with_faster_kernels
+from models.kernels import linear, packed, with_faster_kernels
 from models.language_model import LoraConfig, with_adapters
 
 
@@ -82,6 +82,29 @@ def test_layers_keep_weights_names_and_shapes_and_can_be_copied(always):
     expected = plain["c"](plain["b"](plain["a"](x)))
     for layers in (faster, copy.deepcopy(faster)):
         torch.testing.assert_close(layers["c"](layers["b"](layers["a"](x))), expected)
+
+
+@torch.no_grad()
+def test_a_packed_weight_serves_until_it_is_put_away():
+    draw = torch.Generator().manual_seed(3)
+    layer = with_faster_kernels(nn.Sequential(nn.Linear(128, 512)))[0]
+    few, many = (torch.randn(n, 128, generator=draw) for n in (2, 80))
+    expected = many.double() @ layer.weight.double().t() + layer.bias.double()
+    weight = layer.weight.clone()
+    with packed(layer):
+        torch.testing.assert_close(layer(few), nn.functional.linear(few, weight, layer.bias))
+        layer.weight.zero_()  # against the rules: it shows which of the two is read
+        torch.testing.assert_close(layer(many).double(), expected, atol=1e-5, rtol=1e-5)
+        with torch.enable_grad():
+            assert torch.equal(layer(many), layer.bias.expand(80, -1))
+    assert torch.equal(layer(many), layer.bias.expand(80, -1))
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Linear(128, 512).bfloat16(), Conv1D(512, 128)])
+def test_other_layers_are_packed_by_doing_nothing(layer):
+    layer = with_faster_kernels(nn.Sequential(layer))[0]
+    with packed(layer):
+        assert getattr(layer, "packed_OI", None) is None
 
 
 ACTIVATIONS = ["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"]
