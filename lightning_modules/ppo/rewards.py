@@ -15,7 +15,7 @@ from metrics.errors import InputError
 from models.discriminator import Discriminator, sequence_reward, token_reward
 from models.text_encoder import TextEncoder
 
-GROUP = 32  # texts that are read together
+GROUP = 64  # texts that are read together
 
 
 @dataclass(frozen=True)

@@ -169,13 +169,6 @@ def test_gelu_of_other_types_is_left_to_torch(dtype):
     assert torch.equal(kernels.TanhGELU()(x), nn.functional.gelu(x, approximate="tanh"))
 
 
-def test_the_gradient_of_a_weight_lies_in_memory_as_the_weight_does(always):
-    x, w, b, g = sides(9, 4, 64)
-    (grad,) = torch.autograd.grad(linear(x, w.requires_grad_(), b), w, g)
-    assert grad.stride() == w.stride()
-    torch.testing.assert_close(grad.double(), g.double().t() @ x.double(), rtol=1e-5, atol=1e-5)
-
-
 def test_adapters_on_a_feed_forward_layer_are_not_passed_over(always):
     model = with_adapters(with_faster_kernels(gpt2()), LoraConfig(rank=2, dropout=0.0, targets="c_fc"))
     for name, parameter in model.named_parameters():
