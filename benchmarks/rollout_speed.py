@@ -101,7 +101,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lms: list[nn.Module] = [random_gpt2(fused=fused).eval() for fused in (True, False)]
+    device = "cuda" if GPU else "cpu"
+    lms: list[nn.Module] = [random_gpt2(fused=fused, device=device).eval() for fused in (True, False)]
     for sampling, chance, group in CASES:
         show(measure(lms, sampling, chance, group, args.repeats), sampling, chance, group)
 

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerCallback
 
 WARM_UP = 5
-GPU = torch.cuda.is_available()  # the model is then as large as that of measuring.py
+GPU = torch.cuda.is_available()
 
 
 def now() -> float:
@@ -48,8 +48,6 @@ def main() -> None:
     with open(file) as lines:
         rows = json.load(lines)[: (steps + WARM_UP) * batch]
     sizes = {"vocab_size": 8192, "n_positions": 256, "n_embd": 256, "n_layer": 4, "n_head": 4}
-    if GPU:
-        sizes |= {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12}
     none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "pad_token_id": 0, "eos_token_id": 1}
     model = GPT2LMHeadModel(GPT2Config(**sizes, **none))
     inner = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1} | {f"w{i}": i for i in range(2, 8192)}, unk_token="w2"))
