@@ -19,18 +19,20 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 WORTH_IT = 2**21  # multiplications below which setting up a product of a new shape costs more than it gains
-ROWS = 64  # for which a weight is packed: from a few rows on the order is the same
+ROWS = 64  # for which a weight is reordered: from a few rows on the order is the same
 
 
-def linear(inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, packed_OI: Tensor | None = None) -> Tensor:
-    """torch.nn.functional.linear, by the faster of the two libraries; `packed_OI` is the weight in oneDNN's order."""
+def linear(
+    inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, reordered_OI: Tensor | None = None
+) -> Tensor:
+    """torch.nn.functional.linear, by the faster of the two libraries; `reordered_OI` is the weight in oneDNN's order."""
     if not _worth_it(inputs, weight_OI):
         return F.linear(inputs, weight_OI, bias_O)
     inputs_nI = inputs.reshape(-1, inputs.shape[-1])
     if torch.is_grad_enabled():
         outputs_nO = _Linear.apply(inputs_nI, weight_OI, bias_O)
     else:
-        outputs_nO = _times(inputs_nI, weight_OI if packed_OI is None else packed_OI, bias_O)
+        outputs_nO = _times(inputs_nI, weight_OI if reordered_OI is None else reordered_OI, bias_O)
     return outputs_nO.view(*inputs.shape[:-1], -1)
 
 
@@ -73,7 +75,7 @@ class _Linear(torch.autograd.Function):
 class Linear(nn.Linear):
     """torch's layer through `linear`."""
 
-    packed_OI: Tensor | None = None
+    reordered_OI: Tensor | None = None
 
     @property
     def weight_OI(self) -> Tensor:
@@ -82,20 +84,20 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] to [..., O]."""
-        return linear(input, self.weight_OI, self.bias, self.packed_OI)
+        return linear(input, self.weight_OI, self.bias, self.reordered_OI)
 
 
 @contextlib.contextmanager
-def packed(layer: nn.Module) -> Iterator[None]:
+def reordered(layer: nn.Module) -> Iterator[None]:
     """Inside, small products find the layer's weight, which must stay as it is, in the order in which they read it."""
     if type(layer) is not Linear or not _worth_it(layer.weight.new_empty(ROWS, layer.in_features), layer.weight):
         yield
         return
-    layer.packed_OI = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
+    layer.reordered_OI = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
     try:
         yield
     finally:
-        layer.packed_OI = None
+        layer.reordered_OI = None
 
 
 class GPT2Linear(Conv1D):

@@ -32,7 +32,7 @@ from metrics.diversity import distinct_corpus
 from metrics.errors import InputError
 from models.explainer import Explainer, Reading, save_explainer
 from models.generation import generate
-from models.kernels import packed
+from models.kernels import reordered
 from models.sampling import Generated, uniforms
 
 GENERATION_BATCH = {"cpu": 64, "cuda": 256}  # responses a rank samples at a time: bounds the key-value cache
@@ -163,7 +163,7 @@ class PPOModule(pl.LightningModule):
         return *columns, value_BT * made.mask_BT, ended_B
 
     def _generate(self, batch: PromptBatch, uniform_BT: Tensor | None, prompt_B: Tensor | None = None) -> Generated:
-        with packed(self.policy.lm.get_output_embeddings()):  # every step of sampling multiplies by it
+        with reordered(self.policy.lm.get_output_embeddings()):  # every step of sampling multiplies by it
             return generate(
                 self.policy.lm,
                 _embed(self.policy, batch),

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from models import kernels
-from models.kernels import linear, packed, with_faster_kernels
+from models.kernels import linear, reordered, with_faster_kernels
 from models.language_model import LoraConfig, with_adapters
 
 
@@ -91,7 +91,7 @@ def test_a_packed_weight_serves_until_it_is_put_away():
     few, many = (torch.randn(n, 128, generator=draw) for n in (2, 80))
     expected = many.double() @ layer.weight.double().t() + layer.bias.double()
     weight = layer.weight.clone()
-    with packed(layer):
+    with reordered(layer):
         torch.testing.assert_close(layer(few), nn.functional.linear(few, weight, layer.bias))
         layer.weight.zero_()  # against the rules: it shows which of the two is read
         torch.testing.assert_close(layer(many).double(), expected, atol=1e-5, rtol=1e-5)
@@ -103,8 +103,8 @@ def test_a_packed_weight_serves_until_it_is_put_away():
 @pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Linear(128, 512).bfloat16(), Conv1D(512, 128)])
 def test_other_layers_are_packed_by_doing_nothing(layer):
     layer = with_faster_kernels(nn.Sequential(layer))[0]
-    with packed(layer):
-        assert getattr(layer, "packed_OI", None) is None
+    with reordered(layer):
+        assert getattr(layer, "reordered_OI", None) is None
 
 
 ACTIVATIONS = ["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"]
