@@ -25,7 +25,7 @@ ROWS = 64  # for which a weight is reordered: from a few rows on the order is th
 def linear(
     inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, reordered_OI: Tensor | None = None
 ) -> Tensor:
-    """torch.nn.functional.linear, by the faster of the two libraries; `reordered_OI` is the weight in oneDNN's order."""
+    """torch.nn.functional.linear, by the faster of two libraries; `reordered_OI` is the weight in oneDNN's order."""
     if not _worth_it(inputs, weight_OI):
         return F.linear(inputs, weight_OI, bias_O)
     inputs_nI = inputs.reshape(-1, inputs.shape[-1])
