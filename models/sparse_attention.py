@@ -43,8 +43,7 @@ class GroupedEdges:
         """left_n . right_s of each edge [E], in the order of targets."""
         if left_NW.is_cuda:
             return (self.at_edges(left_NW) * right_SW[self.source_E]).sum(1)
-        pattern = _csr(self.row_N1, self.source_E, torch.zeros(len(self.order_E)), len(right_SW))
-        return torch.sparse.sampled_addmm(pattern, left_NW, right_SW.T, beta=0.0).values()
+        return torch.sparse.sampled_addmm(self.pattern, left_NW, right_SW.T, beta=0.0).values()
 
     def into_targets(self, weight_E: Tensor, state_SW: Tensor) -> Tensor:
         """Sums [N, W] of the sources' states by weight; weights are in the order of targets."""
@@ -58,6 +57,11 @@ class GroupedEdges:
         if state_NW.is_cuda:
             return self.column_runs.sums(weight_E[:, None] * state_NW[self.target_E])
         return _csr(self.column_S1, self.target_E, weight_E, len(state_NW)) @ state_NW
+
+    @cached_property
+    def pattern(self) -> Tensor:
+        """The edges as a sparse matrix [N, S] of zeros."""
+        return _csr(self.row_N1, self.source_E, torch.zeros(len(self.order_E)), len(self.column_S1) - 1)
 
     @cached_property
     def row_runs(self) -> "Runs":
