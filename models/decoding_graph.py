@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from models.explainer import positions
-from models.key_values import FixedLayer, next_state
+from models.key_values import FixedLayer, next_state, positions
 from models.language_model import PLAIN_FAMILIES, head_logits, trunk_of
 from models.sampling import Generated, Limits, Sampling, choose
 

@@ -101,11 +101,6 @@ class Explainer(nn.Module):
         return Reading(log_prob_BT, entropy_BT, hidden_nW, row_n, column_n)
 
 
-def positions(mask_BS: Tensor) -> Tensor:
-    """Position ids under left padding: GPT-2's plain forward would count the padding, unlike its generation."""
-    return (mask_BS.cumsum(-1) - 1).clamp(min=0)
-
-
 def save_explainer(folder: Path, state: dict[str, Tensor], explainer: Explainer, tokenizer: object) -> None:
     """Writes an explainer from its gathered `state`: `lm/` (a Hugging Face folder, or adapters) and the connectors.
 

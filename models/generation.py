@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from transformers import Cache
 
 from models.decoding_graph import fits_a_graph, generate_by_graph
-from models.explainer import positions
-from models.key_values import new_cache, next_state
+from models.key_values import new_cache, next_state, positions
 from models.language_model import head_logits
 from models.sampling import Generated, Limits, Sampling, choose
 

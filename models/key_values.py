@@ -77,6 +77,11 @@ def new_cache(lm: nn.Module, room: int) -> Cache:
     return DynamicCache(config=lm.config)  # sliding windows and linear attention have layers of their own
 
 
+def positions(mask_RS: Tensor) -> Tensor:
+    """Position ids under left padding: GPT-2's plain forward would count the padding, unlike its generation."""
+    return (mask_RS.cumsum(-1) - 1).clamp(min=0)
+
+
 def next_state(
     lm: nn.Module,
     cache: Cache,

@@ -26,9 +26,9 @@ from models.explainer import (
     Explainer,
     load_explainer,
     new_explainer,
-    positions,
     save_explainer,
 )
+from models.key_values import positions
 from models.language_model import LoraConfig, train_tokenizer
 
 VOCABULARY = 300

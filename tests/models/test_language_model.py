@@ -13,8 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from metrics.errors import InputError
 from models import language_model
-from models.explainer import positions
 from models.generation import generate
+from models.key_values import positions
 from models.language_model import (
     LoraConfig,
     NewModelConfig,
