@@ -9,7 +9,6 @@ import os
 import random
 import sys
 import tempfile
-import time
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -17,26 +16,11 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import torch
 from datasets import Dataset
 from measuring import random_gpt2, tiny_tokenizer
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+from sft_peer import WARM_UP, Clock, now
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-WARM_UP, PROMPT, NEW, KL = 5, 32, 20, 0.05
+PROMPT, NEW, KL = 32, 20, 0.05
 QUIET = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "bf16": True}
-
-
-def now() -> float:
-    """Seconds once the GPU is idle."""
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-class Clock(TrainerCallback):
-    """Seconds behind the warm-up."""
-
-    def on_step_end(self, args, state, control, **_) -> None:  # noqa: ANN001, ANN003
-        """Starts and stops."""
-        if state.global_step == WARM_UP:
-            self.begin = now()
-        self.end = now()
 
 
 def sft(size: str, rows: int, file: str) -> dict:

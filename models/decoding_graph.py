@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from models.key_values import FixedLayer, next_state, positions
-from models.language_model import PLAIN_FAMILIES, head_logits, trunk_of
+from models.language_model import attends_plainly, head_logits, trunk_of
 from models.sampling import Generated, Limits, Sampling, choose
 
 ROWS, PLACES = 32, 32  # batches that differ by less share their graphs
@@ -127,11 +127,11 @@ _GRAPHS: WeakKeyDictionary[nn.Module, dict[tuple, DecodingGraph]] = WeakKeyDicti
 
 
 def fits_a_graph(lm: nn.Module) -> bool:
-    """Whether the model's steps can be recorded: its weights stay where they are, and it is of a family known to do."""
+    """Whether the model's steps can be recorded: its weights stay where they are, and it attends plainly."""
     weight = lm.get_input_embeddings().weight
     whole = not hasattr(weight, "ds_id")  # ZeRO-3 gathers weights anew for every rollout
-    known = trunk_of(lm).config.model_type in PLAIN_FAMILIES
-    return weight.device.type == "cuda" and whole and known and not torch.is_autocast_enabled("cuda")
+    plain = attends_plainly(trunk_of(lm).config)
+    return weight.device.type == "cuda" and whole and plain and not torch.is_autocast_enabled("cuda")
 
 
 def generate_by_graph(

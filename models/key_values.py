@@ -9,7 +9,7 @@ from transformers import Cache, DynamicCache, GPT2Model
 from transformers.cache_utils import DynamicLayer
 
 from models.gpt2 import last_state
-from models.language_model import trunk_of
+from models.language_model import sees_all, trunk_of
 
 
 class RoomyLayer(DynamicLayer):
@@ -72,7 +72,7 @@ class FixedLayer(DynamicLayer):
 def new_cache(lm: nn.Module, room: int) -> Cache:
     """An empty cache for a prompt and what is read behind it, `room` tokens in all."""
     config = lm.config.get_text_config(decoder=True)
-    if set(getattr(config, "layer_types", None) or ["full_attention"]) <= {"full_attention"}:
+    if sees_all(config):
         return Cache(layers=[RoomyLayer(room) for _ in range(config.num_hidden_layers)])
     return DynamicCache(config=lm.config)  # sliding windows and linear attention have layers of their own
 

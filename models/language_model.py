@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -27,8 +28,7 @@ from transformers.utils import resolve_revision
 from metrics.errors import InputError
 from models.kernels import with_faster_kernels
 
-# Families of nothing but causal attention over the whole text, whose forward pass never asks a GPU for a number.
-PLAIN_FAMILIES = {"gpt2", "llama", "qwen2", "qwen3"}
+PLAIN_FAMILIES = {"gpt2", "llama", "qwen2", "qwen3"}  # whose networks are known: see `attends_plainly`
 ALIGNED = 64  # columns: a multiple of it suits the kernels for matrix products
 NO_CHANCE = -3e4  # as a logit, in any precision
 SPECIAL = PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -192,6 +192,20 @@ def _present(targets: list[str], model: nn.Module) -> list[str]:
 def trunk_of(lm: nn.Module) -> nn.Module:
     """The blocks below the head: their last hidden states are what `head_logits` takes."""
     return _plain(lm).base_model
+
+
+def sees_all(config: PretrainedConfig) -> bool:
+    """Whether every layer attends to the whole text before a token: none has a window or a state instead."""
+    return set(getattr(config, "layer_types", None) or ["full_attention"]) <= {"full_attention"}
+
+
+def attends_plainly(config: PretrainedConfig) -> bool:
+    """Whether a model has nothing but causal attention to all, and its forward pass never asks a GPU for a number.
+
+    Rotations that depend on the length of the text look at it.
+    """
+    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    return config.model_type in PLAIN_FAMILIES and sees_all(config) and rotation not in ("dynamic", "longrope")
 
 
 def head_logits(lm: nn.Module, hidden_nW: Tensor) -> Tensor:

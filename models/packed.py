@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PretrainedConfig
 
-from models.language_model import PLAIN_FAMILIES
+from models.language_model import attends_plainly
 
 NAME = "packed_rows"  # under which transformers knows `attend`
 
@@ -38,7 +38,7 @@ def packs(trunk: nn.Module, inputs: Tensor) -> bool:
     config = trunk.config
     dropout = getattr(config, "attn_pdrop", None) or getattr(config, "attention_dropout", None) or 0.0
     fits = inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16)
-    return fits and config.model_type in PLAIN_FAMILIES and not (trunk.training and dropout > 0)
+    return fits and attends_plainly(config) and not (trunk.training and dropout > 0)
 
 
 def packed_states(trunk: nn.Module, inputs_mW: Tensor, rows: PackedRows, position_m: Tensor, place_n: Tensor) -> Tensor:

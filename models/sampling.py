@@ -1,8 +1,7 @@
 """Tokens drawn from a model's distributions by given random numbers.
 
 The random numbers come from the caller, a row for each sample of a record: it gets the same text on any number of ranks
-and in any batch. B responses, T new tokens, V vocabulary, W width of
-the model.
+and in any batch. B responses, T new tokens, V vocabulary, W width of the model.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from models.decoding_graph import DecodingGraph, Work
-from models.language_model import PLAIN_FAMILIES
+from models.language_model import PLAIN_FAMILIES, attends_plainly
 from models.sampling import Limits, Sampling
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -41,6 +41,12 @@ def test_a_step_never_asks_for_a_number(family, sampling, greedy):
         give(graph, 2, 3)
         graph.read_prompts(lm)
         graph.read_token(lm)
+
+
+def test_rotations_that_look_at_the_length_are_not_recorded():
+    assert attends_plainly(AutoConfig.for_model("llama"))
+    stretched = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    assert not attends_plainly(AutoConfig.for_model("llama", rope_parameters=stretched))
 
 
 def test_fake_tensors_do_refuse_numbers():

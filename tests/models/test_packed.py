@@ -111,6 +111,9 @@ def test_what_the_kernel_does_not_know_is_read_padded(monkeypatch):
     assert not packs(trunk_of("gpt2").train(), OnAGpu)
     assert packs(trunk_of("gpt2", attn_pdrop=0.0).train(), OnAGpu)
     assert not packs(trunk_of("llama", attention_dropout=0.1).train(), OnAGpu)
+    windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    assert packs(trunk_of("qwen2"), OnAGpu)
+    assert not packs(trunk_of("qwen2", **windows), OnAGpu)  # it would be read as if it saw the whole text
     assert not packs(trunk_of("llama"), torch.zeros(1, dtype=torch.bfloat16))
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4}
     bloom = AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", vocab_size=20, **sizes))
