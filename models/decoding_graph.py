@@ -12,10 +12,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import Cache
 
-from models.key_values import FixedLayer, next_state, positions
-from models.language_model import attends_plainly, head_logits, trunk_of
+from models.key_values import FixedLayer
+from models.language_model import aligned_head, attends_plainly, head_logits, trunk_of
+from models.next_state import next_state, positions
 from models.sampling import Generated, Limits, Sampling, choose
 
 ROWS, PLACES = 32, 32  # batches that differ by less share their graphs
@@ -56,6 +58,7 @@ class DecodingGraph:
         place_P = torch.arange(work.prompt_places, device=device)
         self.prompt_cache = Cache(layers=[FixedLayer(work.prompt_places, place_P) for _ in range(layers)])
         self.cache = Cache(layers=[FixedLayer(places, self.place_1) for _ in range(layers)])
+        self.head = aligned_head(lm)
         self.replays: list[Callable[[], None]] = []  # of the two steps below
 
     def begin(self, prompt_QPW: Tensor, mask_QP: Tensor, prompt_B: Tensor, uniform_BT: Tensor | None) -> None:
@@ -73,6 +76,8 @@ class DecodingGraph:
 
     def read_prompts(self, lm: nn.Module) -> None:
         """Reads each prompt, deals it out to its rows, and draws their first tokens."""
+        for mine, current in zip(self.head or (), aligned_head(lm) or (), strict=True):
+            mine.copy_(current)  # the weights have learnt since; a token's step reads the copy
         mask_QP, row_R = self.prompt_mask_QP, self.prompt_R
         place_P = self.prompt_cache.layers[0].place_N
         hidden_QW = next_state(lm, self.prompt_cache, mask_QP, positions(mask_QP), self.prompt_QPW, place_P)
@@ -94,7 +99,8 @@ class DecodingGraph:
 
     def _draw(self, lm: nn.Module, hidden_RW: Tensor) -> None:
         uniform_R = None if self.work.greedy else self.uniform_RT.index_select(1, self.step_1)[:, 0]
-        token_R, log_prob_R = choose(head_logits(lm, hidden_RW).float(), uniform_R, self.work.sampling)
+        logits_RV = F.linear(hidden_RW, *self.head) if self.head else head_logits(lm, hidden_RW)
+        token_R, log_prob_R = choose(logits_RV.float(), uniform_R, self.work.sampling)
         going_R, made = self.going_R, self.made
         for column, value_R in (
             (made.response_BT, torch.where(going_R, token_R, self.work.limits.fill)),

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, GPT2Model, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from models.gpt2 import states_at
 from models.kernels import with_faster_kernels
 from models.language_model import load_trunk
+from models.packed import pack, packed_states, packs_texts
 
 
 class Discriminator(nn.Module):
@@ -33,15 +33,14 @@ class Discriminator(nn.Module):
     def forward(self, text_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Logits z [B, T], zero where masked; P_D(token is of the high-quality set) = sigmoid(z), reading up to it."""
         ids_BS = torch.cat([torch.full_like(text_BT[:, :1], self.begin), text_BT], dim=1)
-        row_n, column_n = mask_BT.nonzero(as_tuple=True)
-        place_n = row_n * ids_BS.shape[1] + column_n + 1
-        if isinstance(self.trunk, GPT2Model):
-            hidden_nD = states_at(self.trunk, self.trunk.wte(ids_BS), place_n)
-        else:  # all padding stands at the right, where causal attention never looks
-            hidden_BSD = self.trunk(input_ids=ids_BS, use_cache=False).last_hidden_state
-            hidden_nD = hidden_BSD.flatten(0, 1).index_select(0, place_n)
-        logit_n = self.head(hidden_nD).squeeze(-1)
-        return logit_n.new_zeros(mask_BT.shape).index_put((row_n, column_n), logit_n)
+        if packs_texts(self.trunk, ids_BS):
+            row_m, column_m, rows = pack(F.pad(mask_BT, (1, 0), value=1))
+            inputs_mD = self.trunk.get_input_embeddings()(ids_BS[row_m, column_m])
+            logit_m = self.head(packed_states(self.trunk, inputs_mD, rows, column_m)).squeeze(-1)
+            return logit_m.new_zeros(ids_BS.shape).index_put((row_m, column_m), logit_m)[:, 1:]
+        # All padding stands at the right, where causal attention never looks.
+        hidden_BSD = self.trunk(input_ids=ids_BS, use_cache=False).last_hidden_state
+        return self.head(hidden_BSD[:, 1:]).squeeze(-1) * mask_BT
 
 
 def discriminator_loss(logits_BT: Tensor, mask_BT: Tensor, real_B: Tensor, smoothing: float) -> Tensor:

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from transformers import Cache
 
 from models.decoding_graph import fits_a_graph, generate_by_graph
-from models.key_values import new_cache, next_state, positions
+from models.key_values import new_cache
 from models.language_model import head_logits
+from models.next_state import next_state, positions
 from models.sampling import Generated, Limits, Sampling, choose
 
 WORTH_MOVING = 0.25  # share of rows that must have ended before the others are moved together

@@ -166,7 +166,7 @@ class _TanhGELU(torch.autograd.Function):
         y = x * s
         if ctx.needs_input_grad[0]:
             slope = torch.addcmul(a, x, x, value=3 * _TanhGELU.B).mul_(y)
-            ctx.save_for_backward(torch.lerp(s, torch.ones(()), slope))
+            ctx.save_for_backward(s.lerp_(torch.ones(()), slope))
         return y
 
     @staticmethod

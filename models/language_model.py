@@ -211,12 +211,11 @@ def attends_plainly(config: PretrainedConfig) -> bool:
 def head_logits(lm: nn.Module, hidden_nW: Tensor) -> Tensor:
     """Logits [n, V] of hidden states, with the scaling or capping that some families put behind their head.
 
-    On a GPU there may be more columns than words: see `_aligned_product`.
+    On a GPU there may be more columns than words: see `aligned_head`.
     """
     head, config = _plain(lm).get_output_embeddings(), _plain(lm).config
-    plain = config.model_type in PLAIN_FAMILIES and not hasattr(head.weight, "ds_id")  # ZeRO-3 gathers in the layer
-    if hidden_nW.is_cuda and plain and len(head.weight) % ALIGNED:
-        return _aligned_product(head, hidden_nW)
+    if hidden_nW.is_cuda and (aligned := aligned_head(lm)):
+        return F.linear(hidden_nW, *aligned)
     logits_nV = head(hidden_nW)
     if scale := getattr(config, "logit_scale", None):  # Cohere
         logits_nV = logits_nV * scale
@@ -227,14 +226,19 @@ def head_logits(lm: nn.Module, hidden_nW: Tensor) -> Tensor:
     return logits_nV
 
 
-def _aligned_product(head: nn.Linear, hidden_nW: Tensor) -> Tensor:
-    """The head's logits and, up to a multiple of ALIGNED columns, words that have no chance.
+def aligned_head(lm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """The head's weight and bias and, up to a multiple of ALIGNED, words that have no chance; None if it needs none.
 
     GPT-2 has 50,257 words, an odd number: the kernels for such rows took eight times as long (docs/performance.md).
     """
+    head, config = _plain(lm).get_output_embeddings(), _plain(lm).config
+    # An adapter around the head, and ZeRO-3, which gathers the weight, are in the layer's own call.
+    plain = config.model_type in PLAIN_FAMILIES and isinstance(head, nn.Linear) and not hasattr(head.weight, "ds_id")
     more = -len(head.weight) % ALIGNED
-    bias_V = hidden_nW.new_zeros(len(head.weight)) if head.bias is None else head.bias
-    return F.linear(hidden_nW, F.pad(head.weight, (0, 0, 0, more)), F.pad(bias_V, (0, more), value=NO_CHANCE))
+    if not plain or not more:
+        return None
+    bias_V = head.weight.new_zeros(len(head.weight)) if head.bias is None else head.bias
+    return F.pad(head.weight, (0, 0, 0, more)), F.pad(bias_V, (0, more), value=NO_CHANCE)
 
 
 def _plain(lm: nn.Module) -> PreTrainedModel:

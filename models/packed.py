@@ -1,18 +1,21 @@
-"""Reading rows of unequal length one behind the other, without padding, on a GPU in half precision.
+"""Reading rows of unequal length one behind the other, without padding.
 
 Padded to the longest, rows of explanations are a quarter padding even in groups of like length; attention that knows
-where each row begins needs none. B rows, m tokens in all of them, n of them wanted, H heads, D width of a head, W width
-of the model.
+where each row begins needs none. A GPU has a kernel for that in half precision; elsewhere neighbours of equal length
+attend together. B rows, S places of a padded one, m tokens in all of them, H heads, D width of a head, W width of the
+model.
 """
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, PretrainedConfig
+from transformers import AttentionInterface, BertModel, PretrainedConfig, PreTrainedModel
 
 from models.language_model import attends_plainly
 
@@ -32,6 +35,28 @@ class PackedRows:
         start_B1 = torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])
         return cls(start_B1.int(), int(length_B.max()))
 
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """(rows, length) of neighbours of equal length; empty rows are in none."""
+        length, count = self.start_B1.diff().unique_consecutive(return_counts=True)
+        return [(rows, length) for rows, length in zip(count.tolist(), length.tolist(), strict=True) if length]
+
+
+class Packed(NamedTuple):
+    """Tokens of padded texts, shortest first: where each stood in [B, S]."""
+
+    row_m: Tensor
+    column_m: Tensor
+    rows: PackedRows
+
+
+def pack(mask_BS: Tensor) -> Packed:
+    """The tokens under the mask."""
+    length_B = mask_BS.sum(1)
+    order_B = length_B.argsort(stable=True)
+    place_m, column_m = mask_BS[order_B].nonzero(as_tuple=True)
+    return Packed(order_B[place_m], column_m, PackedRows.of(length_B[order_B]))
+
 
 def packs(trunk: nn.Module, inputs: Tensor) -> bool:
     """Whether a model can read such inputs packed: the kernel knows half precision on a GPU, and no dropout."""
@@ -41,13 +66,19 @@ def packs(trunk: nn.Module, inputs: Tensor) -> bool:
     return fits and attends_plainly(config) and not (trunk.training and dropout > 0)
 
 
-def packed_states(trunk: nn.Module, inputs_mW: Tensor, rows: PackedRows, position_m: Tensor, place_n: Tensor) -> Tensor:
-    """Last hidden states [n, W] at `place_n`; `position_m` counts from 0 in each row."""
+def packs_texts(model: nn.Module, ids: Tensor) -> bool:
+    """Whether a model reads whole texts faster packed: many small steps, which a CPU takes and a GPU waits for."""
+    bert = isinstance(model, BertModel) and not model.config.is_decoder
+    known = bert or isinstance(model, PreTrainedModel) and attends_plainly(model.config)
+    return ids.device.type == "cpu" and known
+
+
+def packed_states(trunk: nn.Module, inputs_mW: Tensor, rows: PackedRows, position_m: Tensor) -> Tensor:
+    """Last hidden states [m, W]; `position_m` counts from 0 in each row."""
     with _attending(trunk.config):
-        states_1mW = trunk(
+        return trunk(
             inputs_embeds=inputs_mW[None], position_ids=position_m[None], use_cache=False, rows=rows
-        ).last_hidden_state
-    return states_1mW[0].index_select(0, place_n)
+        ).last_hidden_state[0]
 
 
 @contextlib.contextmanager
@@ -67,15 +98,29 @@ def attend(
     attention_mask: Tensor | None,
     rows: PackedRows,
     scaling: float | None = None,
+    dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each row [1, m, H, D], as transformers calls it."""
+    """Attention within each row [1, m, H, D], as transformers calls it."""
     heads = query_1HmD.shape[1]
-    query_mHD, key_mHD, value_mHD = (
-        _as_many(part_1HmD, heads).squeeze(0).transpose(0, 1) for part_1HmD in (query_1HmD, key_1HmD, value_1HmD)
-    )
+    parts = [_as_many(part_1HmD, heads).squeeze(0).transpose(0, 1) for part_1HmD in (query_1HmD, key_1HmD, value_1HmD)]
+    if not query_1HmD.is_cuda:
+        return _attend_by_runs(rows, parts, scaling, dropout, module.is_causal)[None], None
     limits = (rows.start_B1, rows.start_B1, rows.longest, rows.longest)
-    return varlen_attn(query_mHD, key_mHD, value_mHD, *limits, scale=scaling, window_size=(-1, 0))[None], None
+    return varlen_attn(*parts, *limits, scale=scaling, window_size=(-1, 0))[None], None
+
+
+def _attend_by_runs(
+    rows: PackedRows, parts_mHD: list[Tensor], scaling: float | None, dropout: float, causal: bool
+) -> Tensor:
+    runs = rows.runs
+    sizes = [count * length for count, length in runs]
+    attended = []
+    for (count, length), *run in zip(runs, *(part_mHD.split(sizes) for part_mHD in parts_mHD), strict=True):
+        query, key, value = (part.unflatten(0, (count, length)).transpose(1, 2) for part in run)
+        made = F.scaled_dot_product_attention(query, key, value, None, dropout, causal, scale=scaling)
+        attended.append(made.transpose(1, 2).flatten(0, 1))
+    return torch.cat(attended)
 
 
 def _as_many(part_1HmD: Tensor, heads: int) -> Tensor:

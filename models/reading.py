@@ -85,4 +85,5 @@ def _packed(trunk: nn.Module, rows: Rows) -> States:
     row_n, column_n = rows.answer_BT.nonzero(as_tuple=True)
     place_n = packed.start_B1[row_n] + rows.prompt_B[row_n] - 1 + column_n
     inputs_mW = rows.flat_xW.index_select(0, rows.start_B[row_m] + position_m)
-    return States(packed_states(trunk, inputs_mW, packed, position_m, place_n), row_n, column_n)
+    hidden_mW = packed_states(trunk, inputs_mW, packed, position_m)
+    return States(hidden_mW.index_select(0, place_n), row_n, column_n)

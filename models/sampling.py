@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.log_probs import log_sum_exp
-
-BLOCK = 128  # entries of the vocabulary whose chances are summed up first, see `choose`
+BLOCK = 128  # entries of the vocabulary whose chances are summed up first, see `_drawn`
 
 
 @dataclass(frozen=True)
@@ -68,17 +66,27 @@ def choose(logits_BV: Tensor, uniform_B: Tensor | None, sampling: Sampling | Non
 
     The likeliest, or by inversion of the distribution function at `uniform_B`.
     """
-    if uniform_B is None:
-        most_B, token_B = logits_BV.max(-1)
-        return token_B, most_B - logits_BV.logsumexp(-1)
-    if sampling is not None and (sampling.top_k or sampling.top_p < 1):
-        logits_BK, token_BK = _likeliest(logits_BV, sampling)
-        place_B1 = choose(logits_BK, uniform_B)[0][:, None]
-        return token_BK.gather(1, place_B1)[:, 0], logits_BK.gather(1, place_B1)[:, 0] - logits_BV.logsumexp(-1)
     chance_BV = logits_BV.softmax(-1)
-    # In two steps, the sum of each block and then the entries of one: a running sum over the whole vocabulary in
-    # float64 would take longer than the last layer of a small model.
-    chance_BGN = F.pad(chance_BV, (0, -chance_BV.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    if uniform_B is None:
+        token_B1 = logits_BV.argmax(-1, keepdim=True)
+    elif sampling is not None and (sampling.top_k or sampling.top_p < 1):
+        logits_BK, token_BK = _likeliest(logits_BV, sampling)
+        token_B1 = token_BK.gather(1, _drawn(logits_BK.softmax(-1), uniform_B))
+    else:
+        token_B1 = _drawn(chance_BV, uniform_B)
+    # The logarithm of a chance is as exact as logit - log sum exp until the chance is below 1e-38, which is not drawn.
+    return token_B1[:, 0], chance_BV.gather(1, token_B1)[:, 0].log()
+
+
+def _drawn(chance_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """Entries [B, 1] with these chances.
+
+    In two steps, the sum of each block and then the entries of one: a running sum over the whole vocabulary in float64
+    would take longer than the last layer of a small model.
+    """
+    missing = -chance_BV.shape[1] % BLOCK
+    padded_BV = F.pad(chance_BV, (0, missing)) if missing else chance_BV  # padding by nothing copies all of it
+    chance_BGN = padded_BV.unflatten(1, (-1, BLOCK))
     until_BG = chance_BGN.sum(-1).double().cumsum(-1)
     target_B1 = uniform_B[:, None].to(until_BG) * until_BG[:, -1:]
     block_B1 = torch.searchsorted(until_BG, target_B1, right=True).clamp(max=until_BG.shape[1] - 1)
@@ -86,8 +94,7 @@ def choose(logits_BV: Tensor, uniform_B: Tensor | None, sampling: Sampling | Non
     within_BN = chance_BGN.gather(1, block_B1[..., None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
     # The last entry may fall short of the block's sum by rounding; the clamp keeps the choice at the last likely one.
     target_B1 = torch.minimum(target_B1, within_BN[:, -1:] * (1 - 1e-15))
-    token_B1 = block_B1 * BLOCK + torch.searchsorted(within_BN, target_B1, right=True)
-    return token_B1[:, 0], logits_BV.gather(1, token_B1)[:, 0] - log_sum_exp(logits_BV, chance_BV)
+    return block_B1 * BLOCK + torch.searchsorted(within_BN, target_B1, right=True)
 
 
 def _likeliest(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from models.language_model import (
     at_revision,
     train_tokenizer,
 )
+from models.packed import pack, packed_states, packs_texts
 
 
 class TextEncoder(nn.Module):
@@ -31,10 +32,19 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """Embeddings [B, D] of unit length. A text without any ordinary token gets zeros: its cosine is 0."""
-        hidden_BSD = self.model(input_ids=ids_BS, attention_mask=mask_BS).last_hidden_state
-        counted_BS = mask_BS.bool() & ~torch.isin(ids_BS, self.special)
-        total_BD = (hidden_BSD * counted_BS[..., None]).sum(1)
-        return F.normalize(total_BD / counted_BS.sum(1, keepdim=True).clamp(min=1), dim=-1)
+        if mask_BS.any() and packs_texts(self.model, ids_BS):
+            row_m, column_m, rows = pack(mask_BS)
+            ids_m = ids_BS[row_m, column_m]
+            hidden_mD = packed_states(self.model, self.model.get_input_embeddings()(ids_m), rows, column_m)
+            counted_m = (~torch.isin(ids_m, self.special)).to(hidden_mD.dtype)
+            total_BD = hidden_mD.new_zeros(len(ids_BS), hidden_mD.shape[1])
+            total_BD = total_BD.index_add(0, row_m, hidden_mD * counted_m[:, None])
+            count_B = counted_m.new_zeros(len(ids_BS)).index_add(0, row_m, counted_m)
+        else:
+            hidden_BSD = self.model(input_ids=ids_BS, attention_mask=mask_BS).last_hidden_state
+            counted_BS = mask_BS.bool() & ~torch.isin(ids_BS, self.special)
+            total_BD, count_B = (hidden_BSD * counted_BS[..., None]).sum(1), counted_BS.sum(1)
+        return F.normalize(total_BD / count_B.clamp(min=1)[:, None], dim=-1)
 
 
 def info_nce(text_BD: Tensor, concepts_BD: Tensor, temperature: float) -> Tensor:

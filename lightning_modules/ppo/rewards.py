@@ -15,7 +15,7 @@ from metrics.errors import InputError
 from models.discriminator import Discriminator, sequence_reward, token_reward
 from models.text_encoder import TextEncoder
 
-GROUP = 64  # texts that are read together
+GROUP = 256  # texts that are read together
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Scorer:
     @torch.no_grad()
     def score(self, response_BT: Tensor, mask_BT: Tensor, candidates: list[list[str]]) -> Scores:
         """Rewards of responses given as the policy's tokens; `candidates` are the names C_uv of each."""
-        texts = self.policy_tokenizer.batch_decode(response_BT.tolist(), skip_special_tokens=True)
+        texts = self.policy_tokenizer.batch_decode(response_BT.cpu(), skip_special_tokens=True)
         ccr_B = (self._encode(texts) * self._encode_concepts(candidates)).sum(-1)
         logits_BT = self._judge(response_BT, mask_BT)
         hqar_B = sequence_reward(logits_BT, mask_BT, self.clip, self.reduce)

@@ -28,8 +28,8 @@ from models.explainer import (
     new_explainer,
     save_explainer,
 )
-from models.key_values import positions
 from models.language_model import LoraConfig, train_tokenizer
+from models.next_state import positions
 
 VOCABULARY = 300
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import Cache, GPT2Config, GPT2LMHeadModel
 
-from models.gpt2 import states_at, wanted_states
-from models.key_values import RoomyLayer, next_state
+from models import gpt2 as shorter
+from models.gpt2 import wanted_states
+from models.key_values import RoomyLayer
+from models.next_state import next_state
 
 FIRST = torch.tensor([2, 0, 4])
 LENGTHS = [3, 1, 2]  # wanted positions of each row; row 2 reaches the end
@@ -41,15 +43,6 @@ def test_wanted_states_and_their_gradients_are_those_of_the_whole_model(options)
         found.append([states_nW, given.grad, *(p.grad.clone() for n, p in trunk.named_parameters() if "wte" not in n)])
     for whole, wanted in zip(*found, strict=True):
         torch.testing.assert_close(wanted, whole, atol=2e-5, rtol=1e-4)
-
-
-def test_states_at_places_are_those_of_the_whole_model():
-    trunk = gpt2().transformer
-    place_n = torch.tensor([2, 0, 6, 17])
-    whole_RSW = trunk(inputs_embeds=inputs()).last_hidden_state
-    torch.testing.assert_close(
-        states_at(trunk, inputs(), place_n), whole_RSW.flatten(0, 1)[place_n], atol=2e-5, rtol=1e-4
-    )
 
 
 def test_the_last_block_multiplies_wanted_positions_alone():
@@ -93,15 +86,36 @@ def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
 @torch.no_grad()
 def test_no_row_of_attention_sees_nothing(monkeypatch):
     """Kernels disagree on what comes of one: zeros, or not a number, which later layers would hand on."""
-    lm, mask, rows = gpt2(), torch.tensor([[0, 0, 1, 1]]), []
-    attend = torch.nn.functional.scaled_dot_product_attention
+    lm, mask, looks = gpt2(), torch.tensor([[0, 0, 1, 1]]), []
+    for place, name in ((torch.nn.functional, "scaled_dot_product_attention"), (shorter, "_attend_once")):
+        attend = getattr(place, name)
 
-    def watched(*given, attn_mask, **options):
-        rows.append(attn_mask.any(-1).all())
-        return attend(*given, attn_mask=attn_mask, **options)
+        def watched(*given, attend=attend, **options):
+            looks.append(options.get("attn_mask", given[-1]))
+            return attend(*given, **options)
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
-    cache = Cache(layers=[RoomyLayer(4) for _ in range(3)])
+        monkeypatch.setattr(place, name, watched)
+    cache = Cache(layers=[RoomyLayer(6) for _ in range(3)])
     next_state(lm, cache, mask, (mask.cumsum(1) - 1).clamp(min=0), inputs(1, 4))
-    assert len(rows) == 3
-    assert all(rows)
+    assert [tuple(look.shape[-2:]) for look in looks] == [(4, 4), (4, 4), (1, 4)]
+    assert all(look.eq(0).any(-1).all() and look.isneginf().any() for look in looks[:2])
+    assert looks[2].tolist() == [[[float("-inf")] * 2 + [0.0, 0.0]]]
+
+
+@torch.no_grad()
+def test_room_that_grows_and_loses_rows_holds_what_was_read(monkeypatch):
+    """Places that are empty are not looked at, whatever the texts' lengths."""
+    monkeypatch.setattr("models.key_values.AHEAD", 2)
+    lm, whole_RSW = gpt2(), inputs(3, 9)
+    cache, kept, sizes = Cache(layers=[RoomyLayer(9) for _ in range(3)]), torch.arange(3), []
+    for begin, end in ((0, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 9)):
+        if end == 6:
+            kept = torch.tensor([2, 0])
+            cache.batch_select_indices(kept)
+        mask = torch.ones(len(kept), end, dtype=torch.long)
+        position = torch.arange(begin, end).expand(len(kept), -1)
+        got_RW = next_state(lm, cache, mask, position, whole_RSW[kept, begin:end])
+        alone_RSW = lm.transformer(inputs_embeds=whole_RSW[kept, :end]).last_hidden_state
+        torch.testing.assert_close(got_RW, alone_RSW[:, -1], atol=2e-5, rtol=1e-4)
+        sizes.append(cache.layers[0].rooms[0].shape[2])
+    assert sizes == [5, 5, 5, 8, 8, 8, 9]

@@ -12,19 +12,20 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from metrics.errors import InputError
-from models import language_model
 from models.generation import generate
-from models.key_values import positions
 from models.language_model import (
     LoraConfig,
     NewModelConfig,
+    aligned_head,
     commit_of,
     create_language_model,
     load_language_model,
     load_tokenizer,
     train_tokenizer,
+    with_adapters,
 )
 from models.log_probs import log_probs_and_entropy
+from models.next_state import positions
 from models.sampling import choose
 
 DATA = Path(os.environ.get("LLM2ER_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
@@ -332,13 +333,17 @@ def test_adapters_are_read_back_on_the_revision_they_were_trained_on(hub, tmp_pa
     assert torch.equal(embeddings(load_language_model(str(tmp_path / "adapters"))), embeddings(base))
 
 
+ODD = GPT2Config(vocab_size=13, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_head_of_an_odd_number_of_words_gets_words_without_a_chance(bias):
     torch.manual_seed(0)
-    head, hidden_nW = torch.nn.Linear(8, 13, bias=bias), torch.randn(5, 8, requires_grad=True)
-    logits_nV = language_model._aligned_product(head, hidden_nW)
+    lm, hidden_nW = GPT2LMHeadModel(ODD), torch.randn(5, 8, requires_grad=True)
+    head = lm.lm_head = torch.nn.Linear(8, 13, bias=bias)
+    logits_nV = torch.nn.functional.linear(hidden_nW, *aligned_head(lm))
     assert logits_nV.shape == (5, 64)
-    assert torch.equal(logits_nV[:, :13], head(hidden_nW))
+    torch.testing.assert_close(logits_nV[:, :13], head(hidden_nW))
     assert logits_nV.softmax(1)[:, 13:].eq(0).all()
     chosen_n, drawn = torch.tensor([0, 3, 12, 7, 7]), torch.tensor([0.0, 0.3, 0.6, 0.9, 1 - 1e-12]).double()
     assert choose(logits_nV.detach(), drawn)[0].max() < 13
@@ -349,3 +354,10 @@ def test_a_head_of_an_odd_number_of_words_gets_words_without_a_chance(bias):
         gradients[-1] += (log_prob_n, entropy_n)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_an_adapted_head_and_one_of_aligned_words_are_left_alone():
+    """The former's product is more than its weight's."""
+    assert aligned_head(with_adapters(GPT2LMHeadModel(ODD), LoraConfig(rank=2, targets="lm_head"))) is None
+    assert aligned_head(with_adapters(GPT2LMHeadModel(ODD), LoraConfig(rank=2, targets="c_attn"))) is not None
+    assert aligned_head(GPT2LMHeadModel(GPT2Config(**ODD.to_dict() | {"vocab_size": 128}))) is None
