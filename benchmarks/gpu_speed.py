@@ -1,6 +1,6 @@
 """On one GPU: matrix products, fine-tuning, sampling and PPO of GPT-2s of 0.1 and 1 billion random weights in bf16.
 
-    PEER_PYTHON=/path/to/python python benchmarks/gpu_speed.py matmul|sft|rollout|ppo [0.1b|1b] [--rows N]
+    PEER_PYTHON=/path/to/python python benchmarks/gpu_speed.py matmul|sft|rollout|ppo [0.1b|1b] [--rows N] [--alone]
 
 JSON lines: figures of both sides and their ratio; a peer for which the GPU has too little memory has none. The peers
 are the Hugging Face Trainer, `generate` and TRL 1.12's PPO, with bf16 as their users get it. Fine-tuning also says what
@@ -61,7 +61,9 @@ def rate_of_products(size: int = 8192) -> tuple[float, float]:
 
 
 def of_peer(figure: str, *arguments: str) -> list[float]:
-    """The peer's figure, none where the GPU has too little memory for it."""
+    """The peer's figure, none where it is not asked for or the GPU has too little memory for it."""
+    if "--alone" in sys.argv:
+        return []
     try:
         return [run_json([PEER_PYTHON, PEER, *arguments])[figure]]
     except SystemExit as failure:
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("work", choices=WORK)
     parser.add_argument("size", nargs="?", choices=ROWS, default="0.1b")
     parser.add_argument("--rows", type=int, default=0, help="of a batch, or samples of a rollout")
+    parser.add_argument("--alone", action="store_true", help="without the peers of fine-tuning and PPO")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device; the other scripts here measure CPUs")
