@@ -80,6 +80,24 @@ def test_all_that_a_step_changes_stays_where_it_is():
 
 
 @torch.no_grad()
+def test_a_token_s_head_is_that_of_the_weights_as_they_are_when_its_batch_begins():
+    """300 words are padded to 320: the copy must not be that of the recording's first batch."""
+    lm = model("llama")
+    graph = begun(lm)
+    graph.read_prompts(lm)
+    for parameter in lm.parameters():
+        parameter.mul_(1.5)
+    give(graph, 2, 3)
+    fresh = begun(lm)
+    for one in (graph, fresh):
+        one.read_prompts(lm)
+        one.read_token(lm)
+    assert graph.head[0].shape == (320, 16)
+    for mine, theirs in zip(vars(graph.made).values(), vars(fresh.made).values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@torch.no_grad()
 def test_a_second_batch_finds_nothing_of_the_first():
     lm = model("gpt2")
     graph, fresh = begun(lm, prompts=4, length=8), begun(lm, prompts=1, length=2)

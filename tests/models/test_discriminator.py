@@ -72,6 +72,22 @@ def test_the_logit_of_a_token_depends_on_that_token_and_on_earlier_ones(discrimi
     assert not torch.isclose(discriminator(torch.tensor([[8, 6, 7]]), mask_BT)[0, 2], base[0, 2])
 
 
+def test_logits_and_gradients_are_those_of_padded_texts(discriminator, monkeypatch):
+    text_BT, mask_BT = (
+        torch.tensor([[5, 6, 0, 0], [7, 8, 9, 10], [0] * 4]),
+        torch.tensor([[1, 1, 0, 0], [1] * 4, [0] * 4]),
+    )
+    weight_BT, found = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), []
+    for packs in (True, False):
+        monkeypatch.setattr("models.discriminator.packs_texts", lambda *given, packs=packs: packs)
+        discriminator.zero_grad()
+        logits_BT = discriminator(text_BT, mask_BT)
+        (logits_BT * weight_BT).sum().backward()
+        found.append([logits_BT, *(p.grad.clone() for p in discriminator.parameters() if p.grad is not None)])
+    for packed, padded in zip(*found, strict=True):
+        torch.testing.assert_close(packed, padded, atol=2e-5, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_a_text_gets_the_same_logits_alone_and_padded_in_a_batch(discriminator):
     text_BT, mask_BT = torch.tensor([[5, 6, 0, 0], [7, 8, 9, 10]]), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])

@@ -1,13 +1,16 @@
-"""Packed reading against each row alone. The kernel wants a GPU (tests/gpu): here a loop over rows stands for it."""
+"""Packed reading against each row alone. The kernel wants a GPU (tests/gpu): here a loop over rows stands for it.
+
+Texts in runs of equal length are read by the code itself.
+"""
 
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from models import packed, reading
 from models.language_model import PLAIN_FAMILIES
-from models.packed import packs
+from models.packed import PackedRows, pack, packed_states, packs, packs_texts
 from models.reading import Rows, read_rows
 
 PROMPTS, ANSWERS = [2, 5, 3, 4], [3, 1, 0, 4]
@@ -27,10 +30,24 @@ def row_by_row(query_mHD, key_mHD, value_mHD, start_1, start_2, most_1, most_2, 
     return torch.cat(parts)
 
 
+class OfAGpu(torch.Tensor):
+    """Says that it lies there."""
+
+    is_cuda = True
+
+
 @pytest.fixture
 def kernel(monkeypatch):
+    attend = packed.attend
     monkeypatch.setattr(packed, "varlen_attn", row_by_row)
     monkeypatch.setattr(reading, "packs", lambda trunk, inputs: True)
+
+    def as_on_a_gpu(module, query, *given, **options):
+        return attend(module, query.as_subclass(OfAGpu), *given, **options)
+
+    packed.AttentionInterface.register(packed.NAME, as_on_a_gpu)
+    yield
+    packed.AttentionInterface.register(packed.NAME, attend)
 
 
 def trunk_of(family, **options):
@@ -120,3 +137,64 @@ def test_what_the_kernel_does_not_know_is_read_padded(monkeypatch):
     assert not packs(bloom.base_model, OnAGpu)
     monkeypatch.setattr(OnAGpu, "dtype", torch.float32)
     assert not packs(trunk_of("llama"), OnAGpu)
+
+
+TEXTS = [[3, 4, 5], [6], [], [7, 8, 9], [10, 11], [12, 13]]
+
+
+def texts():
+    """(ids, mask), padded at the right with a word."""
+    longest = max(map(len, TEXTS))
+    ids = torch.tensor([row + [19] * (longest - len(row)) for row in TEXTS])
+    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in TEXTS])
+
+
+def reader_of(family):
+    if family != "bert":
+        return trunk_of(family)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    return AutoModel.from_config(AutoConfig.for_model("bert", vocab_size=20, **sizes)).eval()
+
+
+def test_tokens_are_packed_shortest_text_first_and_know_where_they_stood():
+    row_m, column_m, rows = pack(texts()[1])
+    assert row_m.tolist() == [1, 4, 4, 5, 5, 0, 0, 0, 3, 3, 3]
+    assert column_m.tolist() == [0, 0, 1, 0, 1, 0, 1, 2, 0, 1, 2]
+    assert rows.runs == [(1, 1), (2, 2), (2, 3)]  # the empty one is in none
+
+
+def test_rows_that_are_not_neighbours_are_in_runs_of_their_own():
+    assert PackedRows.of(torch.tensor([2, 2, 3, 2])).runs == [(2, 2), (1, 3), (1, 2)]
+
+
+@pytest.mark.parametrize("family", [*sorted(PLAIN_FAMILIES), "bert"])
+def test_packed_texts_have_the_states_and_gradients_of_each_alone(family):
+    model, (ids, mask) = reader_of(family), texts()
+    assert packs_texts(model, ids)
+    row_m, column_m, rows = pack(mask)
+    hidden_mW = packed_states(model, model.get_input_embeddings()(ids[row_m, column_m]), rows, column_m)
+    weight = torch.randn(len(TEXTS), 3, WIDTH, generator=torch.Generator().manual_seed(2))
+    (hidden_mW * weight[row_m, column_m]).sum().backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    for row, words in enumerate(TEXTS):
+        if not words:
+            continue
+        alone = model(input_ids=torch.tensor([words])).last_hidden_state[0]
+        torch.testing.assert_close(hidden_mW[row_m == row], alone, atol=2e-5, rtol=1e-4)
+        (alone * weight[row, : len(words)]).sum().backward()
+    assert set(found) >= {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad, atol=5e-5, rtol=1e-4, msg=name)
+
+
+def test_models_of_unknown_ways_and_gpus_read_texts_padded():
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 24}
+    for family in ("roberta", "electra"):
+        assert not packs_texts(AutoModel.from_config(AutoConfig.for_model(family, vocab_size=20, **sizes)), ids)
+    decoder = AutoConfig.for_model("bert", vocab_size=20, is_decoder=True, **sizes)
+    assert not packs_texts(AutoModel.from_config(decoder), ids)
+    assert not packs_texts(torch.nn.Linear(1, 1), ids)
+    assert not packs_texts(reader_of("bert"), ids.to("meta"))

@@ -122,6 +122,25 @@ def test_a_text_has_the_same_embedding_alone_and_padded_in_a_batch(tmp_path):
         torch.testing.assert_close(encoder(*encode_texts(tokenizer, [text]))[0], together_BD[row])
 
 
+def test_embeddings_and_gradients_are_those_of_padded_texts(tmp_path, monkeypatch):
+    """One text has nothing but special tokens, one no token at all."""
+    create_encoder(["the sound is warm", "a room"], small(layers=2), tmp_path, seed=1)
+    encoder, _ = load_encoder(str(tmp_path))
+    encoder.eval()
+    ids = torch.tensor([[1, 30, 31, 32, 2], [33, 34, 0, 0, 0], [1, 2, 0, 0, 0], [0] * 5, [40, 41, 42, 43, 44]])
+    mask = torch.tensor([[1] * 5, [1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0] * 5, [1] * 5])
+    weight_BD, found = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), []
+    for packs in (True, False):
+        monkeypatch.setattr("models.text_encoder.packs_texts", lambda *given, packs=packs: packs)
+        encoder.zero_grad()
+        embedded_BD = encoder(ids, mask)
+        (embedded_BD * weight_BD).sum().backward()
+        found.append([embedded_BD, *(p.grad.clone() for p in encoder.parameters() if p.grad is not None)])
+    assert found[0][0][2:4].eq(0).all()
+    for packed, padded in zip(*found, strict=True):
+        torch.testing.assert_close(packed, padded, atol=2e-5, rtol=1e-4)
+
+
 def test_a_missing_encoder_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="cannot read an encoder from"):
         load_encoder(str(tmp_path / "absent"))
