@@ -15,7 +15,7 @@ from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
 from metrics.errors import InputError
 
-ROWS_A_PART = 16  # so many rows at least are read together, see `PromptBatch.parts`
+ROWS_A_PART = 64  # so many rows at least are read together, see `PromptBatch.parts`
 TEXT, USER, ITEM, SENTIMENT = range(4)  # what stands in a slot: a token, or a soft vector
 
 

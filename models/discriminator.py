@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 
 from models.kernels import with_faster_kernels
 from models.language_model import load_trunk
-from models.packed import pack, packed_states, packs_texts
+from models.packed import pack, packed_states, packs_by_runs
 
 
 class Discriminator(nn.Module):
@@ -33,7 +33,7 @@ class Discriminator(nn.Module):
     def forward(self, text_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Logits z [B, T], zero where masked; P_D(token is of the high-quality set) = sigmoid(z), reading up to it."""
         ids_BS = torch.cat([torch.full_like(text_BT[:, :1], self.begin), text_BT], dim=1)
-        if packs_texts(self.trunk, ids_BS):
+        if packs_by_runs(self.trunk, ids_BS):
             row_m, column_m, rows = pack(F.pad(mask_BT, (1, 0), value=1))
             inputs_mD = self.trunk.get_input_embeddings()(ids_BS[row_m, column_m])
             logit_m = self.head(packed_states(self.trunk, inputs_mD, rows, column_m)).squeeze(-1)

@@ -36,10 +36,10 @@ def next_state(
     # Padding sees itself: a row of attention that sees nothing is not a number in some kernels.
     seen_RNS = (column_S <= own_N1) & (mask_RS[:, None].bool() | (column_S == own_N1))
     # As numbers that are added to scores: each layer would turn truths into them anew.
-    looks_RNS = inputs_RNW.new_zeros(seen_RNS.shape).masked_fill_(~seen_RNS, float("-inf"))
+    look_RNS = inputs_RNW.new_zeros(seen_RNS.shape).masked_fill_(~seen_RNS, float("-inf"))
     if isinstance(trunk, GPT2Model):
-        return last_state(trunk, inputs_RNW, looks_RNS, position_RN, cache)
-    return _last_of(trunk, cache, looks_RNS[:, None], position_RN, inputs_RNW)
+        return last_state(trunk, inputs_RNW, look_RNS, position_RN, cache)
+    return _last_of(trunk, cache, look_RNS[:, None], position_RN, inputs_RNW)
 
 
 def _last_of(trunk: nn.Module, cache: Cache, mask: Tensor, position_RN: Tensor, inputs_RNW: Tensor) -> Tensor:

@@ -58,19 +58,19 @@ def pack(mask_BS: Tensor) -> Packed:
     return Packed(order_B[place_m], column_m, PackedRows.of(length_B[order_B]))
 
 
-def packs(trunk: nn.Module, inputs: Tensor) -> bool:
-    """Whether a model can read such inputs packed: the kernel knows half precision on a GPU, and no dropout."""
+def packs_by_kernel(trunk: nn.Module, inputs: Tensor) -> bool:
+    """Whether a model can read such inputs packed on a GPU: the kernel knows half precision, and no dropout."""
     config = trunk.config
     dropout = getattr(config, "attn_pdrop", None) or getattr(config, "attention_dropout", None) or 0.0
     fits = inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16)
     return fits and attends_plainly(config) and not (trunk.training and dropout > 0)
 
 
-def packs_texts(model: nn.Module, ids: Tensor) -> bool:
-    """Whether a model reads whole texts faster packed: many small steps, which a CPU takes and a GPU waits for."""
+def packs_by_runs(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether a model can be read packed on a CPU; a GPU would wait for the many small steps."""
     bert = isinstance(model, BertModel) and not model.config.is_decoder
     known = bert or isinstance(model, PreTrainedModel) and attends_plainly(model.config)
-    return ids.device.type == "cpu" and known
+    return inputs.device.type == "cpu" and known
 
 
 def packed_states(trunk: nn.Module, inputs_mW: Tensor, rows: PackedRows, position_m: Tensor) -> Tensor:
@@ -103,16 +103,19 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Attention within each row [1, m, H, D], as transformers calls it."""
     heads = query_1HmD.shape[1]
-    parts = [_as_many(part_1HmD, heads).squeeze(0).transpose(0, 1) for part_1HmD in (query_1HmD, key_1HmD, value_1HmD)]
-    if not query_1HmD.is_cuda:
-        return _attend_by_runs(rows, parts, scaling, dropout, module.is_causal)[None], None
-    limits = (rows.start_B1, rows.start_B1, rows.longest, rows.longest)
-    return varlen_attn(*parts, *limits, scale=scaling, window_size=(-1, 0))[None], None
+    parts_mHD = [
+        _as_many(part_1HmD, heads).squeeze(0).transpose(0, 1) for part_1HmD in (query_1HmD, key_1HmD, value_1HmD)
+    ]
+    return attend_within(rows, parts_mHD, scaling, dropout, module.is_causal)[None], None
 
 
-def _attend_by_runs(
+def attend_within(
     rows: PackedRows, parts_mHD: list[Tensor], scaling: float | None, dropout: float, causal: bool
 ) -> Tensor:
+    """Attention of queries, keys and values within each row [m, H, D]; on a GPU causal and without dropout."""
+    if parts_mHD[0].is_cuda:
+        limits = (rows.start_B1, rows.start_B1, rows.longest, rows.longest)
+        return varlen_attn(*parts_mHD, *limits, scale=scaling, window_size=(-1, 0))
     runs = rows.runs
     sizes = [count * length for count, length in runs]
     attended = []
@@ -120,7 +123,7 @@ def _attend_by_runs(
         query, key, value = (part.unflatten(0, (count, length)).transpose(1, 2) for part in run)
         made = F.scaled_dot_product_attention(query, key, value, None, dropout, causal, scale=scaling)
         attended.append(made.transpose(1, 2).flatten(0, 1))
-    return torch.cat(attended)
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 def _as_many(part_1HmD: Tensor, heads: int) -> Tensor:

@@ -19,7 +19,7 @@ from models.language_model import (
     at_revision,
     train_tokenizer,
 )
-from models.packed import pack, packed_states, packs_texts
+from models.packed import pack, packed_states, packs_by_runs
 
 
 class TextEncoder(nn.Module):
@@ -32,7 +32,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """Embeddings [B, D] of unit length. A text without any ordinary token gets zeros: its cosine is 0."""
-        if mask_BS.any() and packs_texts(self.model, ids_BS):
+        if mask_BS.any() and packs_by_runs(self.model, ids_BS):
             row_m, column_m, rows = pack(mask_BS)
             ids_m = ids_BS[row_m, column_m]
             hidden_mD = packed_states(self.model, self.model.get_input_embeddings()(ids_m), rows, column_m)

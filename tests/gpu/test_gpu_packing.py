@@ -50,7 +50,7 @@ def test_packed_padded_and_exact_agree(monkeypatch, family):
     monkeypatch.setattr(reading, "_packed", lambda *args: calls.append(1) or inner(*args))
     packed, packed_gradients = read(copy.deepcopy(model), "cuda", torch.bfloat16)
     assert calls == [1]
-    monkeypatch.setattr(reading, "packs", lambda *args: False)
+    monkeypatch.setattr(reading, "packs_by_kernel", lambda *args: False)
     padded, padded_gradients = read(copy.deepcopy(model), "cuda", torch.bfloat16)
     assert calls == [1]
     # bfloat16 itself errs; packing must not err more

@@ -79,7 +79,7 @@ def test_logits_and_gradients_are_those_of_padded_texts(discriminator, monkeypat
     )
     weight_BT, found = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), []
     for packs in (True, False):
-        monkeypatch.setattr("models.discriminator.packs_texts", lambda *given, packs=packs: packs)
+        monkeypatch.setattr("models.discriminator.packs_by_runs", lambda *given, packs=packs: packs)
         discriminator.zero_grad()
         logits_BT = discriminator(text_BT, mask_BT)
         (logits_BT * weight_BT).sum().backward()

@@ -5,13 +5,15 @@ import torch
 from transformers import Cache, GPT2Config, GPT2LMHeadModel
 
 from models import gpt2 as shorter
-from models.gpt2 import wanted_states
+from models.gpt2 import states_at
 from models.key_values import RoomyLayer
 from models.next_state import next_state
+from models.packed import PackedRows
 
-FIRST = torch.tensor([2, 0, 4])
-LENGTHS = [3, 1, 2]  # wanted positions of each row; row 2 reaches the end
-ROW, COLUMN = torch.tensor([(r, c) for r, n in enumerate(LENGTHS) for c in range(n)]).unbind(1)
+LENGTHS = [3, 5, 5, 1]
+ROWS = PackedRows.of(torch.tensor(LENGTHS))
+POSITION = torch.cat([torch.arange(n) for n in LENGTHS])
+PLACES = torch.tensor([2, 4, 7, 5, 13])  # wanted tokens: of the first three rows and the last, not in order
 
 
 def gpt2(**options):
@@ -27,30 +29,35 @@ def inputs(rows=3, length=6):
     return torch.randn(rows, length, 16, generator=torch.Generator().manual_seed(1))
 
 
+def tokens():
+    return inputs(1, sum(LENGTHS))[0]
+
+
 @pytest.mark.parametrize("options", [{}, {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}])
-def test_wanted_states_and_their_gradients_are_those_of_the_whole_model(options):
+def test_wanted_states_and_their_gradients_are_those_of_each_row_in_the_whole_model(options):
     trunk = gpt2(**options).transformer
-    weight_nW = torch.randn(len(ROW), 16, generator=torch.Generator().manual_seed(2))
+    weight_nW = torch.randn(len(PLACES), 16, generator=torch.Generator().manual_seed(2))
     found = []
-    for way in ("whole", "wanted"):
+    for way in ("each row", "packed"):
         trunk.zero_grad()
-        given = inputs().requires_grad_()
-        if way == "whole":
-            states_nW = trunk(inputs_embeds=given).last_hidden_state[ROW, FIRST[ROW] + COLUMN]
+        given = tokens().requires_grad_()
+        if way == "packed":
+            states_nW = states_at(trunk, given, ROWS, POSITION, PLACES)
         else:
-            states_nW = wanted_states(trunk, given, FIRST, ROW, COLUMN)
+            alone = [trunk(inputs_embeds=row[None]).last_hidden_state[0] for row in given.split(LENGTHS)]
+            states_nW = torch.cat(alone)[PLACES]
         (states_nW * weight_nW).sum().backward()
         found.append([states_nW, given.grad, *(p.grad.clone() for n, p in trunk.named_parameters() if "wte" not in n)])
-    for whole, wanted in zip(*found, strict=True):
-        torch.testing.assert_close(wanted, whole, atol=2e-5, rtol=1e-4)
+    for alone, packed in zip(*found, strict=True):
+        torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-4)
 
 
-def test_the_last_block_multiplies_wanted_positions_alone():
+def test_the_last_block_multiplies_wanted_tokens_alone():
     trunk, seen = gpt2().transformer, []
     for block in trunk.h:
         block.mlp.register_forward_hook(lambda module, given, made: seen.append(given[0].numel() // 16))
-    wanted_states(trunk, inputs(), FIRST, ROW, COLUMN)
-    assert seen == [18, 18, 6]
+    states_at(trunk, tokens(), ROWS, POSITION, PLACES)
+    assert seen == [14, 14, 5]
 
 
 @pytest.mark.parametrize("name", ["drop", "h.0.attn.attn_dropout", "h.0.attn.resid_dropout", "h.0.mlp.dropout"])
@@ -58,13 +65,14 @@ def test_each_dropout_falls_in_training_on_the_last_block_as_well(name):
     none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
     trunk = gpt2(n_layer=1, **none).transformer
     trunk.get_submodule(name).p = 0.5
-    rest = wanted_states(trunk, inputs(), FIRST, ROW, COLUMN)
+    rest = states_at(trunk, tokens(), ROWS, POSITION, PLACES)
     trunk.train()
-    once, again = (wanted_states(trunk, inputs(), FIRST, ROW, COLUMN) for _ in range(2))
+    once, again = (states_at(trunk, tokens(), ROWS, POSITION, PLACES) for _ in range(2))
     assert not torch.allclose(once, rest)
     assert not torch.allclose(once, again)
-    drawn = torch.stack([wanted_states(trunk.requires_grad_(False), inputs(), FIRST, ROW, COLUMN) for _ in range(200)])
-    assert (drawn.mean(0) - rest).abs().mean() < 0.5 * (once - rest).abs().mean()
+    trunk.requires_grad_(False)
+    drawn = torch.stack([states_at(trunk, tokens(), ROWS, POSITION, PLACES) for _ in range(200)])
+    assert (drawn.mean(0) - rest).abs().mean() < 0.5 * (drawn - rest).abs().mean()
 
 
 @torch.no_grad()

@@ -8,12 +8,13 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from models import packed, reading
+from models import gpt2, packed, reading
 from models.language_model import PLAIN_FAMILIES
-from models.packed import PackedRows, pack, packed_states, packs, packs_texts
+from models.packed import PackedRows, pack, packed_states, packs_by_kernel, packs_by_runs
 from models.reading import Rows, read_rows
 
 PROMPTS, ANSWERS = [2, 5, 3, 4], [3, 1, 0, 4]
+SHORTEST_FIRST = [2, 0, 1, 3]  # 3, 4, 5 and 7 tokens are read
 WIDTH = 16
 
 
@@ -38,16 +39,17 @@ class OfAGpu(torch.Tensor):
 
 @pytest.fixture
 def kernel(monkeypatch):
-    attend = packed.attend
+    within = packed.attend_within
     monkeypatch.setattr(packed, "varlen_attn", row_by_row)
-    monkeypatch.setattr(reading, "packs", lambda trunk, inputs: True)
-
-    def as_on_a_gpu(module, query, *given, **options):
-        return attend(module, query.as_subclass(OfAGpu), *given, **options)
-
-    packed.AttentionInterface.register(packed.NAME, as_on_a_gpu)
-    yield
-    packed.AttentionInterface.register(packed.NAME, attend)
+    monkeypatch.setattr(reading, "packs_by_kernel", lambda trunk, inputs: True)
+    for place in (packed, gpt2):
+        monkeypatch.setattr(
+            place,
+            "attend_within",
+            lambda rows, parts, *given, **options: within(
+                rows, [part.as_subclass(OfAGpu) for part in parts], *given, **options
+            ),
+        )
 
 
 def trunk_of(family, **options):
@@ -81,7 +83,7 @@ def test_states_and_gradients_are_those_of_each_row_alone(family, kernel):
     trunk, (prompt, prompt_mask, answer, answer_mask) = trunk_of(family), batch()
     (states,) = read_rows(trunk, Rows.of(prompt, prompt_mask, answer, answer_mask), 4)
     assert list(zip(states.row_n.tolist(), states.column_n.tolist(), strict=True)) == [
-        (row, column) for row, count in enumerate(ANSWERS) for column in range(count)
+        (row, column) for row in SHORTEST_FIRST for column in range(ANSWERS[row])
     ]
     weight_nW = torch.randn(states.hidden_nW.shape, generator=torch.Generator().manual_seed(2))
     (states.hidden_nW * weight_nW).sum().backward()
@@ -89,7 +91,8 @@ def test_states_and_gradients_are_those_of_each_row_alone(family, kernel):
     prompt.grad = answer.grad = None
     trunk.zero_grad()
     expected = []
-    for row, (length, count) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+    for row in SHORTEST_FIRST:
+        length, count = PROMPTS[row], ANSWERS[row]
         whole = torch.cat([prompt[row, max(PROMPTS) - length :], answer[row, :count]])
         hidden = trunk(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0]
         expected += hidden[length - 1 : length - 1 + count]
@@ -109,11 +112,11 @@ def test_a_response_s_last_token_is_not_read(kernel):
 
 
 def test_the_model_attends_as_usual_afterwards_and_after_an_error(kernel):
-    trunk = trunk_of("gpt2")
+    trunk = trunk_of("llama")
     usual = trunk.config._attn_implementation
     list(read_rows(trunk, Rows.of(*batch()), 1))
     assert trunk.config._attn_implementation == usual
-    trunk.h[1].register_forward_pre_hook(lambda module, given: 1 / 0)
+    trunk.layers[1].register_forward_pre_hook(lambda module, given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(read_rows(trunk, Rows.of(*batch()), 1))
     assert trunk.config._attn_implementation == usual
@@ -123,20 +126,20 @@ def test_what_the_kernel_does_not_know_is_read_padded(monkeypatch):
     class OnAGpu:
         is_cuda, dtype = True, torch.bfloat16
 
-    assert packs(trunk_of("llama"), OnAGpu)
-    assert packs(trunk_of("gpt2"), OnAGpu)  # its dropout is off in evaluation mode
-    assert not packs(trunk_of("gpt2").train(), OnAGpu)
-    assert packs(trunk_of("gpt2", attn_pdrop=0.0).train(), OnAGpu)
-    assert not packs(trunk_of("llama", attention_dropout=0.1).train(), OnAGpu)
+    assert packs_by_kernel(trunk_of("llama"), OnAGpu)
+    assert packs_by_kernel(trunk_of("gpt2"), OnAGpu)  # its dropout is off in evaluation mode
+    assert not packs_by_kernel(trunk_of("gpt2").train(), OnAGpu)
+    assert packs_by_kernel(trunk_of("gpt2", attn_pdrop=0.0).train(), OnAGpu)
+    assert not packs_by_kernel(trunk_of("llama", attention_dropout=0.1).train(), OnAGpu)
     windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
-    assert packs(trunk_of("qwen2"), OnAGpu)
-    assert not packs(trunk_of("qwen2", **windows), OnAGpu)  # it would be read as if it saw the whole text
-    assert not packs(trunk_of("llama"), torch.zeros(1, dtype=torch.bfloat16))
+    assert packs_by_kernel(trunk_of("qwen2"), OnAGpu)
+    assert not packs_by_kernel(trunk_of("qwen2", **windows), OnAGpu)  # it would be read as if it saw the whole text
+    assert not packs_by_kernel(trunk_of("llama"), torch.zeros(1, dtype=torch.bfloat16))
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4}
     bloom = AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", vocab_size=20, **sizes))
-    assert not packs(bloom.base_model, OnAGpu)
+    assert not packs_by_kernel(bloom.base_model, OnAGpu)
     monkeypatch.setattr(OnAGpu, "dtype", torch.float32)
-    assert not packs(trunk_of("llama"), OnAGpu)
+    assert not packs_by_kernel(trunk_of("llama"), OnAGpu)
 
 
 TEXTS = [[3, 4, 5], [6], [], [7, 8, 9], [10, 11], [12, 13]]
@@ -171,7 +174,7 @@ def test_rows_that_are_not_neighbours_are_in_runs_of_their_own():
 @pytest.mark.parametrize("family", [*sorted(PLAIN_FAMILIES), "bert"])
 def test_packed_texts_have_the_states_and_gradients_of_each_alone(family):
     model, (ids, mask) = reader_of(family), texts()
-    assert packs_texts(model, ids)
+    assert packs_by_runs(model, ids)
     row_m, column_m, rows = pack(mask)
     hidden_mW = packed_states(model, model.get_input_embeddings()(ids[row_m, column_m]), rows, column_m)
     weight = torch.randn(len(TEXTS), 3, WIDTH, generator=torch.Generator().manual_seed(2))
@@ -193,8 +196,8 @@ def test_models_of_unknown_ways_and_gpus_read_texts_padded():
     ids = torch.zeros(1, 1, dtype=torch.long)
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 24}
     for family in ("roberta", "electra"):
-        assert not packs_texts(AutoModel.from_config(AutoConfig.for_model(family, vocab_size=20, **sizes)), ids)
+        assert not packs_by_runs(AutoModel.from_config(AutoConfig.for_model(family, vocab_size=20, **sizes)), ids)
     decoder = AutoConfig.for_model("bert", vocab_size=20, is_decoder=True, **sizes)
-    assert not packs_texts(AutoModel.from_config(decoder), ids)
-    assert not packs_texts(torch.nn.Linear(1, 1), ids)
-    assert not packs_texts(reader_of("bert"), ids.to("meta"))
+    assert not packs_by_runs(AutoModel.from_config(decoder), ids)
+    assert not packs_by_runs(torch.nn.Linear(1, 1), ids)
+    assert not packs_by_runs(reader_of("bert"), ids.to("meta"))

@@ -131,7 +131,7 @@ def test_embeddings_and_gradients_are_those_of_padded_texts(tmp_path, monkeypatc
     mask = torch.tensor([[1] * 5, [1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0] * 5, [1] * 5])
     weight_BD, found = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), []
     for packs in (True, False):
-        monkeypatch.setattr("models.text_encoder.packs_texts", lambda *given, packs=packs: packs)
+        monkeypatch.setattr("models.text_encoder.packs_by_runs", lambda *given, packs=packs: packs)
         encoder.zero_grad()
         embedded_BD = encoder(ids, mask)
         (embedded_BD * weight_BD).sum().backward()
