@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 
 from models.kernels import with_faster_kernels
 from models.language_model import load_trunk
-from models.packed import pack, packed_states, packs_by_runs
+from models.packed import packs_by_runs, states_of_texts
 
 
 class Discriminator(nn.Module):
@@ -34,9 +34,8 @@ class Discriminator(nn.Module):
         """Logits z [B, T], zero where masked; P_D(token is of the high-quality set) = sigmoid(z), reading up to it."""
         ids_BS = torch.cat([torch.full_like(text_BT[:, :1], self.begin), text_BT], dim=1)
         if packs_by_runs(self.trunk, ids_BS):
-            row_m, column_m, rows = pack(F.pad(mask_BT, (1, 0), value=1))
-            inputs_mD = self.trunk.get_input_embeddings()(ids_BS[row_m, column_m])
-            logit_m = self.head(packed_states(self.trunk, inputs_mD, rows, column_m)).squeeze(-1)
+            row_m, column_m, hidden_mD = states_of_texts(self.trunk, ids_BS, F.pad(mask_BT, (1, 0), value=1))
+            logit_m = self.head(hidden_mD).squeeze(-1)
             return logit_m.new_zeros(ids_BS.shape).index_put((row_m, column_m), logit_m)[:, 1:]
         # All padding stands at the right, where causal attention never looks.
         hidden_BSD = self.trunk(input_ids=ids_BS, use_cache=False).last_hidden_state

@@ -42,20 +42,12 @@ class PackedRows:
         return [(rows, length) for rows, length in zip(count.tolist(), length.tolist(), strict=True) if length]
 
 
-class Packed(NamedTuple):
-    """Tokens of padded texts, shortest first: where each stood in [B, S]."""
+class TextStates(NamedTuple):
+    """Of the tokens of padded texts: where each stood in [B, S], and its last hidden state."""
 
     row_m: Tensor
     column_m: Tensor
-    rows: PackedRows
-
-
-def pack(mask_BS: Tensor) -> Packed:
-    """The tokens under the mask."""
-    length_B = mask_BS.sum(1)
-    order_B = length_B.argsort(stable=True)
-    place_m, column_m = mask_BS[order_B].nonzero(as_tuple=True)
-    return Packed(order_B[place_m], column_m, PackedRows.of(length_B[order_B]))
+    hidden_mW: Tensor
 
 
 def packs_by_kernel(trunk: nn.Module, inputs: Tensor) -> bool:
@@ -71,6 +63,17 @@ def packs_by_runs(model: nn.Module, inputs: Tensor) -> bool:
     bert = isinstance(model, BertModel) and not model.config.is_decoder
     known = bert or isinstance(model, PreTrainedModel) and attends_plainly(model.config)
     return inputs.device.type == "cpu" and known
+
+
+def states_of_texts(model: nn.Module, ids_BS: Tensor, mask_BS: Tensor) -> TextStates:
+    """Reads the tokens under the mask, shortest text first."""
+    length_B = mask_BS.sum(1)
+    order_B = length_B.argsort(stable=True)
+    place_m, column_m = mask_BS[order_B].nonzero(as_tuple=True)
+    row_m = order_B[place_m]
+    inputs_mW = model.get_input_embeddings()(ids_BS[row_m, column_m])  # type: ignore[operator]
+    hidden_mW = packed_states(model, inputs_mW, PackedRows.of(length_B[order_B]), column_m)
+    return TextStates(row_m, column_m, hidden_mW)
 
 
 def packed_states(trunk: nn.Module, inputs_mW: Tensor, rows: PackedRows, position_m: Tensor) -> Tensor:

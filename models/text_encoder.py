@@ -19,7 +19,7 @@ from models.language_model import (
     at_revision,
     train_tokenizer,
 )
-from models.packed import pack, packed_states, packs_by_runs
+from models.packed import packs_by_runs, states_of_texts
 
 
 class TextEncoder(nn.Module):
@@ -33,10 +33,8 @@ class TextEncoder(nn.Module):
     def forward(self, ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """Embeddings [B, D] of unit length. A text without any ordinary token gets zeros: its cosine is 0."""
         if mask_BS.any() and packs_by_runs(self.model, ids_BS):
-            row_m, column_m, rows = pack(mask_BS)
-            ids_m = ids_BS[row_m, column_m]
-            hidden_mD = packed_states(self.model, self.model.get_input_embeddings()(ids_m), rows, column_m)
-            counted_m = (~torch.isin(ids_m, self.special)).to(hidden_mD.dtype)
+            row_m, column_m, hidden_mD = states_of_texts(self.model, ids_BS, mask_BS)
+            counted_m = (~torch.isin(ids_BS[row_m, column_m], self.special)).to(hidden_mD.dtype)
             total_BD = hidden_mD.new_zeros(len(ids_BS), hidden_mD.shape[1])
             total_BD = total_BD.index_add(0, row_m, hidden_mD * counted_m[:, None])
             count_B = counted_m.new_zeros(len(ids_BS)).index_add(0, row_m, counted_m)

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from models import gpt2, packed, reading
 from models.language_model import PLAIN_FAMILIES
-from models.packed import PackedRows, pack, packed_states, packs_by_kernel, packs_by_runs
+from models.packed import PackedRows, packs_by_kernel, packs_by_runs, states_of_texts
 from models.reading import Rows, read_rows
 
 PROMPTS, ANSWERS = [2, 5, 3, 4], [3, 1, 0, 4]
@@ -160,11 +160,14 @@ def reader_of(family):
     return AutoModel.from_config(AutoConfig.for_model("bert", vocab_size=20, **sizes)).eval()
 
 
-def test_tokens_are_packed_shortest_text_first_and_know_where_they_stood():
-    row_m, column_m, rows = pack(texts()[1])
-    assert row_m.tolist() == [1, 4, 4, 5, 5, 0, 0, 0, 3, 3, 3]
-    assert column_m.tolist() == [0, 0, 1, 0, 1, 0, 1, 2, 0, 1, 2]
-    assert rows.runs == [(1, 1), (2, 2), (2, 3)]  # the empty one is in none
+def test_tokens_are_read_shortest_text_first_and_know_where_they_stood():
+    read = states_of_texts(reader_of("bert"), *texts())
+    assert read.row_m.tolist() == [1, 4, 4, 5, 5, 0, 0, 0, 3, 3, 3]
+    assert read.column_m.tolist() == [0, 0, 1, 0, 1, 0, 1, 2, 0, 1, 2]
+
+
+def test_neighbours_of_equal_length_are_a_run_and_empty_rows_are_in_none():
+    assert PackedRows.of(torch.tensor([0, 1, 2, 2, 3, 3])).runs == [(1, 1), (2, 2), (2, 3)]
 
 
 def test_rows_that_are_not_neighbours_are_in_runs_of_their_own():
@@ -175,8 +178,7 @@ def test_rows_that_are_not_neighbours_are_in_runs_of_their_own():
 def test_packed_texts_have_the_states_and_gradients_of_each_alone(family):
     model, (ids, mask) = reader_of(family), texts()
     assert packs_by_runs(model, ids)
-    row_m, column_m, rows = pack(mask)
-    hidden_mW = packed_states(model, model.get_input_embeddings()(ids[row_m, column_m]), rows, column_m)
+    row_m, column_m, hidden_mW = states_of_texts(model, ids, mask)
     weight = torch.randn(len(TEXTS), 3, WIDTH, generator=torch.Generator().manual_seed(2))
     (hidden_mW * weight[row_m, column_m]).sum().backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
