@@ -152,6 +152,7 @@ WORK = {"matmul": matmul, "sft": sft, "rollout": rollout, "ppo": ppo}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.allow_abbrev = False  # of_peer looks for --alone
     parser.add_argument("work", choices=WORK)
     parser.add_argument("size", nargs="?", choices=ROWS, default="0.1b")
     parser.add_argument("--rows", type=int, default=0, help="of a batch, or samples of a rollout")

@@ -29,6 +29,7 @@ from models.language_model import NewModelConfig, create_language_model, load_to
 from models.text_encoder import TextEncoder, create_encoder, load_encoder
 
 ROLLOUT, SAMPLES, LENGTH, ROLLOUTS, PASSES = 256, 4, 32, 3, 4
+SIDES = "llm2er", "llm2er, concepts new", "naive"
 ENCODING = {
     "padding": True,
     "padding_side": "right",
@@ -111,7 +112,7 @@ def rollout(scorer: Scorer, texts: list[str], concepts: list[str], draw: random.
 
 
 def rate(side: str, scorer: Scorer, plain: tuple[nn.Module, nn.Module], rollouts: list[tuple]) -> float:
-    """Explanations a second of the best pass behind the first."""
+    """Explanations a second of the best pass after a warm-up."""
     rates = []
     for _ in range(1 + PASSES):
         begin = clock()
@@ -127,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("explanations")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--side")
+    parser.add_argument("--side", choices=SIDES)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with gzip.open(args.explanations, "rt", encoding="utf-8") as lines:
@@ -143,10 +144,7 @@ def main() -> None:
         torch.testing.assert_close(scores.ccr_B, ccr_B, atol=1e-5, rtol=0)
         torch.testing.assert_close(scores.hqar_B, hqar_B, atol=1e-5, rtol=0)
     command = [sys.executable, __file__, args.explanations, "--side"]
-    sides = {
-        side: lambda side=side: run_json([*command, side])["rate"]
-        for side in ("llm2er", "llm2er, concepts new", "naive")
-    }
+    sides = {side: lambda side=side: run_json([*command, side])["rate"] for side in SIDES}
     emit("reward scoring", "explanations a second", alternate(sides, args.repeats), "llm2er", rollout=ROLLOUT)
 
 

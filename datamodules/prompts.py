@@ -50,7 +50,7 @@ class PromptBatch:
     record_B: Tensor
     weight_B: Tensor  # 1, or 0 for a row that only keeps the ranks in step
     scale: float  # see datamodules.batches
-    parts: int = 1  # groups of rows of like length that are read one after the other: less padding, the same loss
+    parts: int = 1  # groups of rows of like length that are read one after the other: less memory, the same loss
 
     def __len__(self) -> int:
         return len(self.record_B)

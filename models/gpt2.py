@@ -1,9 +1,10 @@
 """GPT-2 with less work than transformers' own: its last block goes on with the wanted positions alone.
 
-R rows, N new positions, S places of a cache, L places of its room; m tokens of packed rows, n wanted ones; W width, H
-heads, D width of one.
+R rows, N new positions, the last K of which go on, S places of a cache, L places of its room; m tokens of packed rows,
+n wanted ones; W width, H heads, D width of one.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache, GPT2Model
@@ -41,7 +42,7 @@ def _read_new(block: GPT2Block, hidden_RNW: Tensor, look_RNS: Tensor, cache: Cac
     key, value = cache.update(key, value, attention.layer_idx)
     query, look_RKS = query[:, :, -last:], look_RNS[:, -last:]
     layer = cache.layers[attention.layer_idx]
-    if last == 1 and isinstance(layer, RoomyLayer):
+    if last == 1 and isinstance(layer, RoomyLayer) and query.device.type == "cpu" and query.dtype == torch.float32:
         attended = _attend_once(attention, query, *layer.rooms, look_RKS)
     else:
         attended = F.scaled_dot_product_attention(

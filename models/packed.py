@@ -1,12 +1,13 @@
 """Reading rows of unequal length one behind the other, without padding.
 
 Padded to the longest, rows of explanations are a quarter padding even in groups of like length; attention that knows
-where each row begins needs none. A GPU has a kernel for that in half precision; elsewhere neighbours of equal length
+where each row begins needs none. A GPU has a kernel for that in half precision; on a CPU neighbours of equal length
 attend together. B rows, S places of a padded one, m tokens in all of them, H heads, D width of a head, W width of the
 model.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,7 +36,7 @@ class PackedRows:
         start_B1 = torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])
         return cls(start_B1.int(), int(length_B.max()))
 
-    @property
+    @functools.cached_property
     def runs(self) -> list[tuple[int, int]]:
         """(rows, length) of neighbours of equal length; empty rows are in none."""
         length, count = self.start_B1.diff().unique_consecutive(return_counts=True)
@@ -117,6 +118,8 @@ def attend_within(
 ) -> Tensor:
     """Attention of queries, keys and values within each row [m, H, D]; on a GPU causal and without dropout."""
     if parts_mHD[0].is_cuda:
+        if dropout or not causal:
+            raise ValueError("packed rows on a GPU know causal attention without dropout alone")
         limits = (rows.start_B1, rows.start_B1, rows.longest, rows.longest)
         return varlen_attn(*parts_mHD, *limits, scale=scaling, window_size=(-1, 0))
     runs = rows.runs

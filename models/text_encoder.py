@@ -32,17 +32,16 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """Embeddings [B, D] of unit length. A text without any ordinary token gets zeros: its cosine is 0."""
-        if mask_BS.any() and packs_by_runs(self.model, ids_BS):
+        if packs_by_runs(self.model, ids_BS) and mask_BS.any():
             row_m, column_m, hidden_mD = states_of_texts(self.model, ids_BS, mask_BS)
-            counted_m = (~torch.isin(ids_BS[row_m, column_m], self.special)).to(hidden_mD.dtype)
-            total_BD = hidden_mD.new_zeros(len(ids_BS), hidden_mD.shape[1])
-            total_BD = total_BD.index_add(0, row_m, hidden_mD * counted_m[:, None])
-            count_B = counted_m.new_zeros(len(ids_BS)).index_add(0, row_m, counted_m)
+            counted_m1 = ~torch.isin(ids_BS[row_m, column_m], self.special)[:, None]
+            none_BD = hidden_mD.new_zeros(len(ids_BS), hidden_mD.shape[1], dtype=torch.float32)
+            total_BD = none_BD.index_add(0, row_m, (hidden_mD * counted_m1).float()).to(hidden_mD.dtype)
         else:
             hidden_BSD = self.model(input_ids=ids_BS, attention_mask=mask_BS).last_hidden_state
             counted_BS = mask_BS.bool() & ~torch.isin(ids_BS, self.special)
-            total_BD, count_B = (hidden_BSD * counted_BS[..., None]).sum(1), counted_BS.sum(1)
-        return F.normalize(total_BD / count_B.clamp(min=1)[:, None], dim=-1)
+            total_BD = (hidden_BSD * counted_BS[..., None]).sum(1)
+        return F.normalize(total_BD, dim=-1)  # a sum has the direction of the mean
 
 
 def info_nce(text_BD: Tensor, concepts_BD: Tensor, temperature: float) -> Tensor:

@@ -22,13 +22,16 @@ def llama():
     return with_faster_kernels(LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)))
 
 
-def read(explainer):
+def read(explainer, shorter=0):
+    """The last rows have fewer prompt tokens than those before, each `shorter` less."""
     ids, ones = torch.ones(ROWS, PROMPT, dtype=torch.long), torch.ones(ROWS, NEW, dtype=torch.long)
-    return explainer(explainer.lm.get_input_embeddings()(ids), ids, ones, ones)
+    mask = (torch.arange(PROMPT) >= shorter * torch.arange(ROWS)[:, None]).long()
+    return explainer(explainer.lm.get_input_embeddings()(ids), mask, ones, ones)
 
 
+@pytest.mark.parametrize("shorter", [0, 2])
 @pytest.mark.parametrize("family", [gpt2, llama])
-def test_activations_are_what_autograd_keeps(family):
+def test_activations_are_what_autograd_keeps(family, shorter):
     explainer, kept = Explainer(family(), 4).eval(), {}
     weights = {p.untyped_storage().data_ptr() for p in explainer.parameters()}
     alive = []  # else an address may be used twice
@@ -41,9 +44,10 @@ def test_activations_are_what_autograd_keeps(family):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        reading = read(explainer)
+        reading = read(explainer, shorter)
     assert reading.log_prob_BT.requires_grad
-    predicted = activation_bytes(Shape.of(explainer.lm), ROWS * (PROMPT + NEW), ROWS * NEW, bf16=False)
+    tokens = ROWS * (PROMPT + NEW) - shorter * sum(range(ROWS))
+    predicted = activation_bytes(Shape.of(explainer.lm), tokens, ROWS * NEW, bf16=False)
     assert predicted == pytest.approx(sum(kept.values()), rel=0.15)
 
 

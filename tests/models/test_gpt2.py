@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Cache, GPT2Config, GPT2LMHeadModel
 
-from models import gpt2 as shorter
+from models import gpt2 as own
 from models.gpt2 import states_at
 from models.key_values import RoomyLayer
 from models.next_state import next_state
@@ -95,7 +95,7 @@ def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
 def test_no_row_of_attention_sees_nothing(monkeypatch):
     """Kernels disagree on what comes of one: zeros, or not a number, which later layers would hand on."""
     lm, mask, looks = gpt2(), torch.tensor([[0, 0, 1, 1]]), []
-    for place, name in ((torch.nn.functional, "scaled_dot_product_attention"), (shorter, "_attend_once")):
+    for place, name in ((torch.nn.functional, "scaled_dot_product_attention"), (own, "_attend_once")):
         attend = getattr(place, name)
 
         def watched(*given, attend=attend, **options):

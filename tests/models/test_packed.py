@@ -39,8 +39,9 @@ class OfAGpu(torch.Tensor):
 
 @pytest.fixture
 def kernel(monkeypatch):
-    within = packed.attend_within
-    monkeypatch.setattr(packed, "varlen_attn", row_by_row)
+    """The arguments of the stand-in's calls."""
+    within, calls = packed.attend_within, []
+    monkeypatch.setattr(packed, "varlen_attn", lambda *given, **more: calls.append(given) or row_by_row(*given, **more))
     monkeypatch.setattr(reading, "packs_by_kernel", lambda trunk, inputs: True)
     for place in (packed, gpt2):
         monkeypatch.setattr(
@@ -50,6 +51,7 @@ def kernel(monkeypatch):
                 rows, [part.as_subclass(OfAGpu) for part in parts], *given, **options
             ),
         )
+    return calls
 
 
 def trunk_of(family, **options):
@@ -78,10 +80,13 @@ def gradients(trunk, prompt, answer):
     return learnt | {"prompt": prompt.grad, "answer": answer.grad}
 
 
+@pytest.mark.parametrize("way", ["kernel", "runs"])
 @pytest.mark.parametrize("family", sorted(PLAIN_FAMILIES))
-def test_states_and_gradients_are_those_of_each_row_alone(family, kernel):
+def test_states_and_gradients_are_those_of_each_row_alone(family, way, request):
+    calls = request.getfixturevalue("kernel") if way == "kernel" else []
     trunk, (prompt, prompt_mask, answer, answer_mask) = trunk_of(family), batch()
-    (states,) = read_rows(trunk, Rows.of(prompt, prompt_mask, answer, answer_mask), 4)
+    (states,) = read_rows(trunk, Rows.of(prompt, prompt_mask, answer, answer_mask), 4 if way == "kernel" else 1)
+    assert len(calls) == (3 if way == "kernel" else 0)
     assert list(zip(states.row_n.tolist(), states.column_n.tolist(), strict=True)) == [
         (row, column) for row in SHORTEST_FIRST for column in range(ANSWERS[row])
     ]
@@ -157,7 +162,8 @@ def reader_of(family):
         return trunk_of(family)
     sizes = {"hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
     torch.manual_seed(0)
-    return AutoModel.from_config(AutoConfig.for_model("bert", vocab_size=20, **sizes)).eval()
+    longest = {"max_position_embeddings": 4}  # fewer than the tokens of all texts
+    return AutoModel.from_config(AutoConfig.for_model("bert", vocab_size=20, **sizes, **longest)).eval()
 
 
 def test_tokens_are_read_shortest_text_first_and_know_where_they_stood():
@@ -194,7 +200,7 @@ def test_packed_texts_have_the_states_and_gradients_of_each_alone(family):
         torch.testing.assert_close(gradient, model.get_parameter(name).grad, atol=5e-5, rtol=1e-4, msg=name)
 
 
-def test_models_of_unknown_ways_and_gpus_read_texts_padded():
+def test_other_models_and_other_devices_read_texts_padded():
     ids = torch.zeros(1, 1, dtype=torch.long)
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 24}
     for family in ("roberta", "electra"):

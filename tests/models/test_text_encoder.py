@@ -136,6 +136,7 @@ def test_embeddings_and_gradients_are_those_of_padded_texts(tmp_path, monkeypatc
         embedded_BD = encoder(ids, mask)
         (embedded_BD * weight_BD).sum().backward()
         found.append([embedded_BD, *(p.grad.clone() for p in encoder.parameters() if p.grad is not None)])
+        assert encoder(ids, torch.zeros_like(mask)).eq(0).all()  # a batch without any token
     assert found[0][0][2:4].eq(0).all()
     for packed, padded in zip(*found, strict=True):
         torch.testing.assert_close(packed, padded, atol=2e-5, rtol=1e-4)
