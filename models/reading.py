@@ -14,6 +14,8 @@ from transformers import GPT2Model
 from models.gpt2 import states_at
 from models.packed import PackedRows, packed_states, packs_by_kernel, packs_by_runs
 
+FEW, TOGETHER = 64, 16  # of fewer rows so many neighbours are padded to their longest: many short runs take longer
+
 
 class States(NamedTuple):
     """Of some rows: the last hidden states from which tokens are predicted, and the tokens' places in [B, T]."""
@@ -71,12 +73,15 @@ def _padded(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
 
 def _packed(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
     length_R = rows.length_B[row_R]
+    if len(row_R) < FEW and not length_R.is_cuda:
+        length_R = torch.cat([some.max().expand(len(some)) for some in length_R.split(TOGETHER)])
     packed = PackedRows.of(length_R)
     place_m = torch.arange(len(row_R), device=row_R.device).repeat_interleave(length_R)
     position_m = torch.arange(len(place_m), device=row_R.device) - packed.start_B1[place_m]
     place_n, column_n = rows.answer_BT[row_R].nonzero(as_tuple=True)
     wanted_n = packed.start_B1[place_n] + rows.prompt_B[row_R][place_n] - 1 + column_n
-    inputs_mW = rows.flat_xW.index_select(0, rows.start_B[row_R][place_m] + position_m)
+    index_m = (rows.start_B[row_R][place_m] + position_m).clamp(max=len(rows.flat_xW) - 1)
+    inputs_mW = rows.flat_xW.index_select(0, index_m)
     if isinstance(trunk, GPT2Model):
         hidden_nW = states_at(trunk, inputs_mW, packed, position_m, wanted_n)
     else:

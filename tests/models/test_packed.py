@@ -80,9 +80,11 @@ def gradients(trunk, prompt, answer):
     return learnt | {"prompt": prompt.grad, "answer": answer.grad}
 
 
-@pytest.mark.parametrize("way", ["kernel", "runs"])
+@pytest.mark.parametrize("way", ["kernel", "runs", "padded to neighbours"])
 @pytest.mark.parametrize("family", sorted(PLAIN_FAMILIES))
-def test_states_and_gradients_are_those_of_each_row_alone(family, way, request):
+def test_states_and_gradients_are_those_of_each_row_alone(family, way, request, monkeypatch):
+    monkeypatch.setattr(reading, "FEW", 64 if way == "padded to neighbours" else 0)
+    monkeypatch.setattr(reading, "TOGETHER", 3)
     calls = request.getfixturevalue("kernel") if way == "kernel" else []
     trunk, (prompt, prompt_mask, answer, answer_mask) = trunk_of(family), batch()
     (states,) = read_rows(trunk, Rows.of(prompt, prompt_mask, answer, answer_mask), 4 if way == "kernel" else 1)
@@ -109,7 +111,8 @@ def test_states_and_gradients_are_those_of_each_row_alone(family, way, request):
         torch.testing.assert_close(gradient, alone[name], atol=5e-5, rtol=1e-4, msg=name)
 
 
-def test_a_response_s_last_token_is_not_read(kernel):
+def test_a_response_s_last_token_is_not_read(kernel, monkeypatch):
+    monkeypatch.setattr(reading, "FEW", 0)
     trunk, seen = trunk_of("llama"), []
     trunk.layers[0].register_forward_pre_hook(lambda module, given: seen.append(given[0].shape))
     list(read_rows(trunk, Rows.of(*batch()), 4))
