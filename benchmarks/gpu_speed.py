@@ -60,9 +60,9 @@ def rate_of_products(size: int = 8192) -> tuple[float, float]:
     return 2 * size**3 / product, 2 * large.numel() / copy
 
 
-def of_peer(figure: str, *arguments: str) -> list[float]:
-    """The peer's figure, none where it is not asked for or the GPU has too little memory for it."""
-    if "--alone" in sys.argv:
+def of_peer(alone: bool, figure: str, *arguments: str) -> list[float]:
+    """The peer's figure, none where this side is timed alone or the GPU has too little memory for the peer."""
+    if alone:
         return []
     try:
         return [run_json([PEER_PYTHON, PEER, *arguments])[figure]]
@@ -72,7 +72,7 @@ def of_peer(figure: str, *arguments: str) -> list[float]:
         return []
 
 
-def matmul(_: str, __: int) -> None:
+def matmul(_: str, __: int, ___: bool) -> None:
     """The two ceilings."""
     flops, bytes_a_second = rate_of_products()
     figures = {"tflops": round(flops / 1e12, 1), "tb_a_second": round(bytes_a_second / 1e12, 2)}
@@ -92,14 +92,14 @@ def step_of_sft(size: str, rows: list[tuple[list[int], list[int]]], batch: int) 
     return (watch.end - watch.begin) / STEPS, shape
 
 
-def sft(size: str, batch: int) -> None:
+def sft(size: str, batch: int, alone: bool) -> None:
     """Fine-tuning against the Hugging Face Trainer."""
     batch = batch or ROWS[size]
     rows = rows_of((STEPS + WARM_UP) * batch)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         file.write_text(json.dumps(rows))
-        theirs = of_peer("target_tokens_a_second", "sft", size, str(batch), str(file))
+        theirs = of_peer(alone, "target_tokens_a_second", "sft", size, str(batch), str(file))
     peak, _ = rate_of_products()
     seconds, shape = step_of_sft(size, rows, batch)
     answered = sum(len(response) for _, response in rows) / len(rows) * batch
@@ -112,7 +112,7 @@ def sft(size: str, batch: int) -> None:
     emit("sft", "target tokens a second", figures, "llm2er", size=size, batch=batch, **more)
 
 
-def rollout(size: str, samples: int) -> None:
+def rollout(size: str, samples: int, _: bool) -> None:
     """Sampling against `generate` with its dynamic and its compiled static cache."""
     lms: list[nn.Module] = [random_gpt2(size, fused, "cuda").bfloat16().eval() for fused in (True, False)]
     for sampling, chance, group in CASES if size == "0.1b" else CASES[:2]:
@@ -120,10 +120,10 @@ def rollout(size: str, samples: int) -> None:
         show(figures, sampling, chance, group, size=size, rows=samples or ROWS_SAMPLED)
 
 
-def ppo(size: str, samples: int) -> None:
+def ppo(size: str, samples: int, alone: bool) -> None:
     """PPO with one pass against TRL's."""
     samples = samples or SAMPLES
-    theirs = of_peer("samples_a_second", "ppo", size, str(samples), str(ROLLOUTS))
+    theirs = of_peer(alone, "samples_a_second", "ppo", size, str(samples), str(ROLLOUTS))
     start(BF16)
     config = PPOConfig(
         iterations=ROLLOUTS + 1,
@@ -152,7 +152,6 @@ WORK = {"matmul": matmul, "sft": sft, "rollout": rollout, "ppo": ppo}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.allow_abbrev = False  # of_peer looks for --alone
     parser.add_argument("work", choices=WORK)
     parser.add_argument("size", nargs="?", choices=ROWS, default="0.1b")
     parser.add_argument("--rows", type=int, default=0, help="of a batch, or samples of a rollout")
@@ -160,7 +159,7 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device; the other scripts here measure CPUs")
-    WORK[args.work](args.size, args.rows)
+    WORK[args.work](args.size, args.rows, args.alone)
 
 
 if __name__ == "__main__":

@@ -90,10 +90,8 @@ def made(texts: list[str]) -> tuple[Scorer, tuple[nn.Module, nn.Module]]:
         plain_trunk = AutoModel.from_pretrained(f"{folder}/lm", config=shape)
     plain_discriminator = Discriminator(plain_trunk, tokenizer.bos_token_id)
     plain_discriminator.load_state_dict(discriminator.state_dict())
-    scorer, plain = (
-        Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, 0.01, "mean"),
-        (plain_encoder.eval(), plain_discriminator.eval()),
-    )
+    scorer = Scorer(encoder, encoder_tokenizer, discriminator, tokenizer, 0.01, "mean")
+    plain = plain_encoder.eval(), plain_discriminator.eval()
     for model in (scorer, *plain):
         model.to("cuda" if GPU else "cpu")
     return scorer, plain
