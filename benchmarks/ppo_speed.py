@@ -1,6 +1,6 @@
 """PPO and GRPO with a KL to a reference against TRL: samples a CPU second at one thread.
 
-    PEER_PYTHON=/path/to/python TRL_PPO=/path/with/trl-1.12 python benchmarks/ppo_speed.py [--repeats 2] [--rollouts 4]
+    PEER_PYTHON=/path/to/python TRL_PPO=/path/with/trl-1.12 python benchmarks/ppo_speed.py [--repeats 2] [--rollouts 8]
 
 64 samples a rollout, prompts of 32 tokens, 20 new tokens, a trivial reward. TRL 1.12 is the last version with PPO.
 With `--ours ALGORITHM EPOCHS` it measures this side alone, and says where the time goes.
@@ -143,7 +143,7 @@ def ours(algorithm: str, epochs: int, rollouts: int, precision: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--rollouts", type=int, default=4)
+    parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--ours", nargs=2, metavar=("ALGORITHM", "EPOCHS"))
     args = parser.parse_args()

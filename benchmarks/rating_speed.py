@@ -15,6 +15,7 @@ import torch
 from measuring import GPU, alternate, clock, emit, peer, run_json
 from torch import nn
 
+from launch.heap import keep_freed_memory
 from models.hgt import ReadableHGTConv, group_relations
 
 # users, items, concepts, user-item edges, item-concept edges (each with its reverse)
@@ -48,6 +49,7 @@ def graph(size: str) -> tuple[dict, dict]:
 def ours(size: str, epochs: int) -> dict:
     """Seconds an epoch and MiB at the peak."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a run does
     torch.manual_seed(0)
     device = "cuda" if GPU else "cpu"
     counts, edges = graph(size)

@@ -10,6 +10,7 @@ import argparse
 import gzip
 import json
 import random
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -80,7 +81,8 @@ def ours(rows: list[tuple[list[int], list[int]]], steps: int) -> dict:
         options = {"max_epochs": 1, "gradient_clip_val": 1.0, "limit_val_batches": 0}
         make_trainer(ZeroConfig(stage=0), hardware, Path(folder), False, [watch], **options).fit(module, data)
     mean = sum(len(response) for _, response in rows) / len(rows)
-    return {"target_tokens_per_cpu_s": mean * BATCH * steps / (watch.end - watch.begin)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"target_tokens_per_cpu_s": mean * BATCH * steps / (watch.end - watch.begin), "peak_mib": round(peak)}
 
 
 def main() -> None:
@@ -101,18 +103,25 @@ def main() -> None:
         script = str(Path(__file__).with_name("sft_peer.py"))
         sizes = [str(args.steps), str(BATCH)]
 
+        memory = {}
+
+        def mine() -> float:
+            found = run_json(command)
+            memory["peak_mib"] = found["peak_mib"]
+            return found["target_tokens_per_cpu_s"]
+
         def theirs(kind: str) -> float:
             return run_json([PEER_PYTHON, script, str(file), kind, *sizes])["target_tokens_per_cpu_s"]
 
         sides = {
-            "llm2er": lambda: run_json(command)["target_tokens_per_cpu_s"],
+            "llm2er": mine,
             "hugging face": lambda: theirs("hf"),
             "trl": lambda: theirs("trl"),
         }
         figures = alternate(sides, args.repeats)
     lengths = np.array([len(response) for _, response in rows])
     quantiles = dict(zip(("p10", "p50", "p90", "max"), np.quantile(lengths, [0.1, 0.5, 0.9, 1]).tolist(), strict=True))
-    emit("sft", "target tokens a CPU second", figures, "llm2er", batch=BATCH, target_lengths=quantiles)
+    emit("sft", "target tokens a CPU second", figures, "llm2er", batch=BATCH, target_lengths=quantiles, **memory)
 
 
 if __name__ == "__main__":

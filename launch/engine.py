@@ -18,6 +18,7 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
 
+from launch.heap import keep_freed_memory
 from launch.meeting import meet, try_sum
 from lightning_modules.collectives import wait_at_most
 from lightning_modules.fitting import in_fixed_order
@@ -96,6 +97,9 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         """As the parent's; the process groups that DeepSpeed makes here wait as long as ours do."""
         super().init_deepspeed()
         wait_at_most(self._timeout)
+        engine = self.deepspeed_engine
+        if self.world_size == 1 and engine.zero_optimization_stage() == 0:
+            engine.enable_backward_allreduce = False  # gradients would be copied into buckets and back, for nobody
 
     def save_checkpoint(self, checkpoint: dict, filepath: Any, storage_options: Any = None) -> None:
         """Writes all ranks' shards to a folder; collective. `write_failure` says whether that went well.
@@ -174,7 +178,7 @@ def start(hardware: HardwareConfig) -> None:
     cpu = use_cpu(hardware)
     if cpu:
         set_accelerator(CPU_Accelerator())  # where there is a GPU, DeepSpeed has chosen it at import
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        prepare_cpu()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _repeatable()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
@@ -199,6 +203,12 @@ def start(hardware: HardwareConfig) -> None:
         )
         wait_at_most(limit)
         deepspeed.init_distributed(dist_backend=backend, timeout=limit, verbose=False)
+
+
+def prepare_cpu() -> None:
+    """Threads and memory as a run on CPU has them."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    keep_freed_memory()
 
 
 def _repeatable() -> None:

@@ -17,7 +17,7 @@ from datamodules.batches import BatchPlan
 from datamodules.corpus import Corpus
 from datamodules.graph import build_graph
 from datamodules.importers.embedded import write_embedded
-from launch.engine import use_cpu
+from launch.engine import prepare_cpu, use_cpu
 from launch.footprint import Shape, activation_bytes, reducing_bytes, state_bytes
 from launch.forecast import Forecast, Lengths, fitting_seconds, ppo_seconds, room_for
 from launch.schema import STAGES, TrainConfig
@@ -188,7 +188,7 @@ def _forecast(config: TrainConfig, lm: nn.Module) -> Forecast | None:
     if not room_for(lm.config) or (device == "cuda" and not torch.cuda.is_available()):
         return None
     if device == "cpu":
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as a run does
+        prepare_cpu()
     return Forecast(lm.config, config.explanation.lora, device, config.hardware.precision == "bf16")
 
 

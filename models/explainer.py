@@ -1,6 +1,7 @@
 """The explaining language model: prompts with soft vectors for user, item and sentiment (methods A.5.4).
 
-B batch, P prompt tokens, T response tokens, V vocabulary, D width of node states, W width of the language model.
+B batch, P prompt tokens, T response tokens, n of them not masked, x with spare ones, V vocabulary, D width of node
+states, W width of the language model.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.language_model import LoraConfig, head_logits, load_language_model, trunk_of
 from models.log_probs import log_probs_and_entropy
@@ -90,11 +92,11 @@ class Explainer(nn.Module):
         """
         response_BTW = self.lm.get_input_embeddings()(response_BT)
         rows, read = Rows.of(prompt_BPW, prompt_mask_BP, response_BTW, response_mask_BT), []
-        for hidden_nW, row_n, column_n in read_rows(trunk_of(self.lm), rows, parts):
-            log_prob_n, entropy_n = log_probs_and_entropy(
-                head_logits(self.lm, hidden_nW), response_BT[row_n, column_n], entropy_gradient
-            )
-            read.append((log_prob_n, entropy_n, hidden_nW, row_n, column_n))
+        for hidden_xW, row_n, column_n in read_rows(trunk_of(self.lm), rows, parts):
+            wanted = len(row_n)
+            chosen_x = F.pad(response_BT[row_n, column_n], (0, len(hidden_xW) - wanted))
+            made = *log_probs_and_entropy(head_logits(self.lm, hidden_xW), chosen_x, entropy_gradient), hidden_xW
+            read.append((*(part_x[:wanted] for part_x in made), row_n, column_n))
         log_prob_n, entropy_n, hidden_nW, row_n, column_n = (torch.cat(part) for part in zip(*read, strict=True))
         empty_BT = torch.zeros(response_BT.shape, device=log_prob_n.device)
         log_prob_BT, entropy_BT = (empty_BT.index_put((row_n, column_n), v) for v in (log_prob_n, entropy_n))

@@ -48,6 +48,15 @@ def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, gelu: str |
     return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI, bias_O, "gelu" if gelu else "none", [], gelu or "")
 
 
+def spare(rows: int) -> int:
+    """How many rows to add on a CPU, at most 3 %, for products to have shapes that come again.
+
+    oneDNN keeps something of each shape, for ever and in the midst of large arrays: in 400 steps with rows of always
+    another number fine-tuning grew from 1 to 3 GiB (docs/performance.md).
+    """
+    return -rows % 2 ** max(0, rows.bit_length() - 6)
+
+
 class _Linear(torch.autograd.Function):
     """Y = X W^T + b;  dX = dY W,  dW = dY^T X,  db = sum of dY over rows."""
 

@@ -2,8 +2,8 @@
 
 Padded to the longest, rows of explanations are a quarter padding even in groups of like length; attention that knows
 where each row begins needs none. A GPU has a kernel for that in half precision; on a CPU neighbours of equal length
-attend together. B rows, S places of a padded one, m tokens in all of them, H heads, D width of a head, W width of the
-model.
+attend together. B rows, S places of a padded one, m tokens in all of them, x with spare ones, H heads, D width of a
+head, W width of the model.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, BertModel, PretrainedConfig, PreTrainedModel
 
+from models.kernels import spare
 from models.language_model import attends_plainly
 
 NAME = "packed_rows"  # under which transformers knows `attend`
@@ -72,9 +73,11 @@ def states_of_texts(model: nn.Module, ids_BS: Tensor, mask_BS: Tensor) -> TextSt
     order_B = length_B.argsort(stable=True)
     place_m, column_m = mask_BS[order_B].nonzero(as_tuple=True)
     row_m = order_B[place_m]
-    inputs_mW = model.get_input_embeddings()(ids_BS[row_m, column_m])  # type: ignore[operator]
-    hidden_mW = packed_states(model, inputs_mW, PackedRows.of(length_B[order_B]), column_m)
-    return TextStates(row_m, column_m, hidden_mW)
+    more = spare(len(row_m))
+    rows = PackedRows.of(F.pad(length_B[order_B], (0, more), value=1))  # more rows, of one token each
+    ids_x, column_x = (F.pad(part_m, (0, more)) for part_m in (ids_BS[row_m, column_m], column_m))
+    hidden_xW = packed_states(model, model.get_input_embeddings()(ids_x), rows, column_x)  # type: ignore[operator]
+    return TextStates(row_m, column_m, hidden_xW[: len(row_m)])
 
 
 def packed_states(trunk: nn.Module, inputs_mW: Tensor, rows: PackedRows, position_m: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The hidden states from which given responses are predicted, of rows of unequal length.
 
-B rows, P prompt tokens, T response tokens, S both; R rows of a part; m tokens read, n wanted, W width of the model.
+B rows, P prompt tokens, T response tokens, S both; R rows of a part; m tokens read, n wanted, x with spare ones,
+W width of the model.
 """
 
 from collections.abc import Iterator
@@ -9,18 +10,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import GPT2Model
 
 from models.gpt2 import states_at
+from models.kernels import spare
 from models.packed import PackedRows, packed_states, packs_by_kernel, packs_by_runs
 
 FEW, TOGETHER = 64, 16  # of fewer rows so many neighbours are padded to their longest: many short runs take longer
 
 
 class States(NamedTuple):
-    """Of some rows: the last hidden states from which tokens are predicted, and the tokens' places in [B, T]."""
+    """Of some rows: the last hidden states from which tokens are predicted, and the tokens' places in [B, T].
 
-    hidden_nW: Tensor
+    Behind the n states there may be spare ones, which mean nothing.
+    """
+
+    hidden_xW: Tensor
     row_n: Tensor
     column_n: Tensor
 
@@ -67,23 +73,29 @@ def _padded(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
     first_R = rows.prompt_B[row_R] - 1
     hidden_RSW = trunk(inputs_embeds=inputs_RSW, use_cache=False).last_hidden_state
     place_n = row_n * len(column_S) + first_R[row_n] + column_n
-    hidden_nW = hidden_RSW.flatten(0, 1).index_select(0, place_n)
-    return States(hidden_nW, row_R[row_n], column_n)
+    return States(hidden_RSW.flatten(0, 1).index_select(0, _with_spare(place_n)), row_R[row_n], column_n)
 
 
 def _packed(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
-    length_R = rows.length_B[row_R]
-    if len(row_R) < FEW and not length_R.is_cuda:
+    length_R, on_cpu = rows.length_B[row_R], not row_R.is_cuda
+    if len(row_R) < FEW and on_cpu:
         length_R = torch.cat([some.max().expand(len(some)) for some in length_R.split(TOGETHER)])
-    packed = PackedRows.of(length_R)
-    place_m = torch.arange(len(row_R), device=row_R.device).repeat_interleave(length_R)
+    more = spare(int(length_R.sum())) if on_cpu else 0  # more rows, of one token each, which read what is there first
+    length_x, start_x = F.pad(length_R, (0, more), value=1), F.pad(rows.start_B[row_R], (0, more))
+    packed = PackedRows.of(length_x)
+    place_m = torch.arange(len(length_x), device=row_R.device).repeat_interleave(length_x)
     position_m = torch.arange(len(place_m), device=row_R.device) - packed.start_B1[place_m]
+    index_m = (start_x[place_m] + position_m).clamp(max=len(rows.flat_xW) - 1)
+    inputs_mW = rows.flat_xW.index_select(0, index_m)
     place_n, column_n = rows.answer_BT[row_R].nonzero(as_tuple=True)
     wanted_n = packed.start_B1[place_n] + rows.prompt_B[row_R][place_n] - 1 + column_n
-    index_m = (rows.start_B[row_R][place_m] + position_m).clamp(max=len(rows.flat_xW) - 1)
-    inputs_mW = rows.flat_xW.index_select(0, index_m)
+    wanted_x = _with_spare(wanted_n)
     if isinstance(trunk, GPT2Model):
-        hidden_nW = states_at(trunk, inputs_mW, packed, position_m, wanted_n)
+        hidden_xW = states_at(trunk, inputs_mW, packed, position_m, wanted_x)
     else:
-        hidden_nW = packed_states(trunk, inputs_mW, packed, position_m).index_select(0, wanted_n)
-    return States(hidden_nW, row_R[place_n], column_n)
+        hidden_xW = packed_states(trunk, inputs_mW, packed, position_m).index_select(0, wanted_x)
+    return States(hidden_xW, row_R[place_n], column_n)
+
+
+def _with_spare(place_n: Tensor) -> Tensor:
+    return place_n if place_n.is_cuda else F.pad(place_n, (0, spare(len(place_n))))

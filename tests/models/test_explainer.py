@@ -18,6 +18,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from models import reading as reading_module
 from models.explainer import (
     ITEM,
     SENTIMENT,
@@ -114,9 +115,13 @@ def read(explainer, parts=1, **options):
     return explainer(explainer.embed_prompt(**example()), MASK, RESPONSE, RESPONSE_MASK, parts, **options)
 
 
+@pytest.mark.parametrize("spare", [0, 5])
 @pytest.mark.parametrize("parts", [1, 2])
 @torch.no_grad()
-def test_a_reading_is_that_of_each_row_run_alone_by_the_whole_model_without_padding(explainer, parts):
+def test_a_reading_is_that_of_each_row_run_alone_by_the_whole_model_without_padding(
+    explainer, parts, spare, monkeypatch
+):
+    monkeypatch.setattr(reading_module, "spare", lambda rows: spare)
     prompt_BPW = explainer.embed_prompt(**example())
     reading = read(explainer, parts)
     table = explainer.lm.get_input_embeddings()

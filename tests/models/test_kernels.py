@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from models import kernels
-from models.kernels import linear, reordered, with_faster_kernels
+from models.kernels import linear, reordered, spare, with_faster_kernels
 from models.language_model import LoraConfig, with_adapters
 
 
@@ -51,6 +51,12 @@ def test_a_large_product_takes_onednn_and_a_small_one_does_not():
     assert large.grad_fn.next_functions[0][0].name() == "_LinearBackward"
     assert small.grad_fn.name() == "AddmmBackward0"
     torch.testing.assert_close(large[:2], small, rtol=0, atol=1e-4)
+
+
+def test_spare_rows_are_few_and_leave_few_shapes():
+    assert all(spare(rows) <= rows / 32 for rows in range(1, 10_000))
+    for least in (64, 1024, 8192):
+        assert len({rows + spare(rows) for rows in range(least, 2 * least)}) <= 33
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -80,10 +80,12 @@ def gradients(trunk, prompt, answer):
     return learnt | {"prompt": prompt.grad, "answer": answer.grad}
 
 
-@pytest.mark.parametrize("way", ["kernel", "runs", "padded to neighbours"])
+@pytest.mark.parametrize("way", ["kernel", "runs", "runs and spare rows", "padded to neighbours"])
 @pytest.mark.parametrize("family", sorted(PLAIN_FAMILIES))
 def test_states_and_gradients_are_those_of_each_row_alone(family, way, request, monkeypatch):
     monkeypatch.setattr(reading, "FEW", 64 if way == "padded to neighbours" else 0)
+    spare = 5 if way == "runs and spare rows" else 0
+    monkeypatch.setattr(reading, "spare", lambda rows: spare)
     monkeypatch.setattr(reading, "TOGETHER", 3)
     calls = request.getfixturevalue("kernel") if way == "kernel" else []
     trunk, (prompt, prompt_mask, answer, answer_mask) = trunk_of(family), batch()
@@ -92,8 +94,10 @@ def test_states_and_gradients_are_those_of_each_row_alone(family, way, request, 
     assert list(zip(states.row_n.tolist(), states.column_n.tolist(), strict=True)) == [
         (row, column) for row in SHORTEST_FIRST for column in range(ANSWERS[row])
     ]
-    weight_nW = torch.randn(states.hidden_nW.shape, generator=torch.Generator().manual_seed(2))
-    (states.hidden_nW * weight_nW).sum().backward()
+    hidden_nW = states.hidden_xW[: len(states.row_n)]
+    assert len(states.hidden_xW) == len(hidden_nW) + spare
+    weight_nW = torch.randn(hidden_nW.shape, generator=torch.Generator().manual_seed(2))
+    (hidden_nW * weight_nW).sum().backward()
     found = gradients(trunk, prompt, answer)
     prompt.grad = answer.grad = None
     trunk.zero_grad()
@@ -103,7 +107,7 @@ def test_states_and_gradients_are_those_of_each_row_alone(family, way, request, 
         whole = torch.cat([prompt[row, max(PROMPTS) - length :], answer[row, :count]])
         hidden = trunk(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0]
         expected += hidden[length - 1 : length - 1 + count]
-    torch.testing.assert_close(states.hidden_nW, torch.stack(expected), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(hidden_nW, torch.stack(expected), atol=2e-5, rtol=1e-4)
     (torch.stack(expected) * weight_nW).sum().backward()
     alone = gradients(trunk, prompt, answer)
     assert found.keys() == alone.keys()
@@ -183,8 +187,10 @@ def test_rows_that_are_not_neighbours_are_in_runs_of_their_own():
     assert PackedRows.of(torch.tensor([2, 2, 3, 2])).runs == [(2, 2), (1, 3), (1, 2)]
 
 
+@pytest.mark.parametrize("spare", [0, 5])
 @pytest.mark.parametrize("family", [*sorted(PLAIN_FAMILIES), "bert"])
-def test_packed_texts_have_the_states_and_gradients_of_each_alone(family):
+def test_packed_texts_have_the_states_and_gradients_of_each_alone(family, spare, monkeypatch):
+    monkeypatch.setattr(packed, "spare", lambda rows: spare)
     model, (ids, mask) = reader_of(family), texts()
     assert packs_by_runs(model, ids)
     row_m, column_m, hidden_mW = states_of_texts(model, ids, mask)
