@@ -32,7 +32,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """Embeddings [B, D] of unit length. A text without any ordinary token gets zeros: its cosine is 0."""
-        if packs_by_runs(self.model, ids_BS) and mask_BS.any():
+        if packs_by_runs(self.model, ids_BS):
             row_m, column_m, hidden_mD = states_of_texts(self.model, ids_BS, mask_BS)
             counted_m1 = ~torch.isin(ids_BS[row_m, column_m], self.special)[:, None]
             none_BD = hidden_mD.new_zeros(len(ids_BS), hidden_mD.shape[1], dtype=torch.float32)

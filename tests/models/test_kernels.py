@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from models import kernels
@@ -43,14 +43,34 @@ def test_forward_and_backward_are_the_sums_in_float64(always, rows, width, outpu
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_large_product_takes_onednn_and_a_small_one_does_not():
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_large_product_takes_onednn_and_a_small_one_does_not(learning):
     x, w, b, _ = sides(64, 256, 256)
-    large = linear(x.requires_grad_(), w, b)
-    small = linear(x[:2], w, b)
-    assert large.grad_fn.name() == "ViewBackward0"
-    assert large.grad_fn.next_functions[0][0].name() == "_LinearBackward"
-    assert small.grad_fn.name() == "AddmmBackward0"
-    torch.testing.assert_close(large[:2], small, rtol=0, atol=1e-4)
+    x.requires_grad_(learning)
+    made = []
+    for rows in (64, 2):
+        with torch.profiler.profile() as seen:
+            made.append(linear(x[:rows], w, b))
+        assert ("mkldnn::_linear_pointwise" in {event.name for event in seen.events()}) == (rows == 64)
+    torch.testing.assert_close(made[0][:2], made[1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_gradients_come_in_one_order_whatever_the_number_of_rows(family, monkeypatch):
+    """DeepSpeed adds up the gradients of ranks as they come, and ranks have unequal numbers of tokens."""
+    monkeypatch.setattr(kernels, "WORTH_IT", 2**15)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
+    model = with_faster_kernels(AutoModel.from_config(AutoConfig.for_model(family, **sizes)))
+    seen = []
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: seen.append(name))
+    orders = []
+    for tokens in (2, 64):  # products of 2,048 and of 65,536 multiplications and more
+        model(torch.ones(1, tokens, dtype=torch.long)).last_hidden_state.square().sum().backward()
+        orders.append(list(seen))
+        seen.clear()
+    assert len(orders[0]) > 20
+    assert orders[0] == orders[1]
 
 
 def test_spare_rows_are_few_and_leave_few_shapes():
