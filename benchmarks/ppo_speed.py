@@ -2,7 +2,8 @@
 
     PEER_PYTHON=/path/to/python TRL_PPO=/path/with/trl-1.12 python benchmarks/ppo_speed.py [--repeats 2] [--rollouts 8]
 
-64 samples a rollout, prompts of 32 tokens, 20 new tokens, a trivial reward. TRL 1.12 is the last version with PPO.
+64 samples a rollout, prompts of 32 tokens, 20 new tokens, a trivial reward; the first rollout is not timed, and in the
+next two memory still grows, so there are more of them. TRL 1.12 is the last version with PPO.
 With `--ours ALGORITHM EPOCHS` it measures this side alone, and says where the time goes.
 """
 

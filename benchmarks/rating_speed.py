@@ -49,7 +49,7 @@ def graph(size: str) -> tuple[dict, dict]:
 def ours(size: str, epochs: int) -> dict:
     """Seconds an epoch and MiB at the peak."""
     torch.set_num_threads(1)
-    keep_freed_memory()  # as a run does
+    keep_freed_memory()  # as a run on a CPU does
     torch.manual_seed(0)
     device = "cuda" if GPU else "cpu"
     counts, edges = graph(size)

@@ -8,6 +8,7 @@ Imports nothing of this project, so that it runs in the peers' environment.
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -84,7 +85,9 @@ def main() -> None:
         trainer = SFTTrainer(model, arguments, train_dataset=rows_of, processing_class=tokenizer, callbacks=[clock])
     trainer.train()
     mean = sum(len(response) for _, response in rows) / len(rows)
-    print(json.dumps({"target_tokens_per_cpu_s": mean * batch * steps / (clock.end - clock.begin)}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rate = mean * batch * steps / (clock.end - clock.begin)
+    print(json.dumps({"target_tokens_per_cpu_s": rate, "peak_mib": round(peak)}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
 Lengths are those of real explanations (JSON lines with `sentence`), one token a word, behind
 prompts of an instruction, three soft vectors and up to five concepts. Batches of 64 in random order, the same for all.
+Beside it the peak of memory of each side. With `--ours` it measures this side alone.
 """
 
 import argparse
@@ -103,15 +104,17 @@ def main() -> None:
         script = str(Path(__file__).with_name("sft_peer.py"))
         sizes = [str(args.steps), str(BATCH)]
 
-        memory = {}
+        memory: dict[str, int] = {}
 
         def mine() -> float:
             found = run_json(command)
-            memory["peak_mib"] = found["peak_mib"]
+            memory["llm2er"] = found["peak_mib"]
             return found["target_tokens_per_cpu_s"]
 
         def theirs(kind: str) -> float:
-            return run_json([PEER_PYTHON, script, str(file), kind, *sizes])["target_tokens_per_cpu_s"]
+            found = run_json([PEER_PYTHON, script, str(file), kind, *sizes])
+            memory[kind] = found["peak_mib"]
+            return found["target_tokens_per_cpu_s"]
 
         sides = {
             "llm2er": mine,
@@ -121,7 +124,7 @@ def main() -> None:
         figures = alternate(sides, args.repeats)
     lengths = np.array([len(response) for _, response in rows])
     quantiles = dict(zip(("p10", "p50", "p90", "max"), np.quantile(lengths, [0.1, 0.5, 0.9, 1]).tolist(), strict=True))
-    emit("sft", "target tokens a CPU second", figures, "llm2er", batch=BATCH, target_lengths=quantiles, **memory)
+    emit("sft", "target tokens a CPU second", figures, "llm2er", batch=BATCH, target_lengths=quantiles, peak_mib=memory)
 
 
 if __name__ == "__main__":

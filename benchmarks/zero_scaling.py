@@ -38,6 +38,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from datamodules.explanation import ExplanationData
 from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
 from launch.footprint import BUCKET, reducing_bytes, state_bytes
+from launch.heap import MMAP_MAX
 from lightning_modules.collectives import trainable_and_total, world
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig
@@ -67,8 +68,8 @@ def in_use(address: int, size: int) -> int:
 
 def alive(bucket: int, buckets_too: bool) -> int:
     """Bytes of all tensors, each storage once; a storage of `bucket` float32 numbers is one of DeepSpeed's buckets."""
-    sizes = {}
-    for thing in gc.get_objects():
+    sizes, things = {}, gc.get_objects()  # held, or memory could be gone before it is looked at
+    for thing in things:
         if type(thing) in (torch.Tensor, torch.nn.Parameter) and not thing.is_meta:
             for tensor in (thing, thing.grad if thing.is_leaf else None):  # Python may not know a gradient
                 if tensor is not None:
@@ -160,6 +161,8 @@ def one_rank(stage: int, steps: int, memory: bool, bucket: int, accumulate: int)
     """What this rank measured."""
     hardware, watch = HardwareConfig(accelerator="cpu"), Watch(memory, bucket)
     start(hardware)
+    if memory:  # a large storage gets pages of its own again: others' old ones would count as if it used them
+        ctypes.CDLL(None).mallopt(MMAP_MAX, 2**16)
     _, ranks = world()
     # one short row: activations, which are alive too while the first gradients are reduced, are next to nothing
     batch = (1 if memory else ROWS) * ranks * accumulate

@@ -97,9 +97,6 @@ class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
         """As the parent's; the process groups that DeepSpeed makes here wait as long as ours do."""
         super().init_deepspeed()
         wait_at_most(self._timeout)
-        engine = self.deepspeed_engine
-        if self.world_size == 1 and engine.zero_optimization_stage() == 0:
-            engine.enable_backward_allreduce = False  # gradients would be copied into buckets and back, for nobody
 
     def save_checkpoint(self, checkpoint: dict, filepath: Any, storage_options: Any = None) -> None:
         """Writes all ranks' shards to a folder; collective. `write_failure` says whether that went well.

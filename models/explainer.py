@@ -93,10 +93,10 @@ class Explainer(nn.Module):
         response_BTW = self.lm.get_input_embeddings()(response_BT)
         rows, read = Rows.of(prompt_BPW, prompt_mask_BP, response_BTW, response_mask_BT), []
         for hidden_xW, row_n, column_n in read_rows(trunk_of(self.lm), rows, parts):
-            wanted = len(row_n)
-            chosen_x = F.pad(response_BT[row_n, column_n], (0, len(hidden_xW) - wanted))
-            made = *log_probs_and_entropy(head_logits(self.lm, hidden_xW), chosen_x, entropy_gradient), hidden_xW
-            read.append((*(part_x[:wanted] for part_x in made), row_n, column_n))
+            n = len(row_n)
+            chosen_x = F.pad(response_BT[row_n, column_n], (0, len(hidden_xW) - n))
+            log_prob_x, entropy_x = log_probs_and_entropy(head_logits(self.lm, hidden_xW), chosen_x, entropy_gradient)
+            read.append((log_prob_x[:n], entropy_x[:n], hidden_xW[:n], row_n, column_n))
         log_prob_n, entropy_n, hidden_nW, row_n, column_n = (torch.cat(part) for part in zip(*read, strict=True))
         empty_BT = torch.zeros(response_BT.shape, device=log_prob_n.device)
         log_prob_BT, entropy_BT = (empty_BT.index_put((row_n, column_n), v) for v in (log_prob_n, entropy_n))

@@ -26,61 +26,54 @@ def linear(
     inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, reordered_OI: Tensor | None = None
 ) -> Tensor:
     """torch.nn.functional.linear, by the faster of two libraries; `reordered_OI` is the weight in oneDNN's order."""
-    if not _suits(inputs, weight_OI):
+    if not _worth_it(inputs, weight_OI):
         return F.linear(inputs, weight_OI, bias_O)
     inputs_nI = inputs.reshape(-1, inputs.shape[-1])
     if torch.is_grad_enabled():
-        # However small the product: torch's own has its gradients in another order, and DeepSpeed adds up the ranks'
-        # in the order in which they come. One rank may have many tokens and another few.
-        outputs_nO = _Linear.apply(inputs_nI, weight_OI, bias_O)
-    elif reordered_OI is not None and _is_large(inputs, weight_OI):
-        outputs_nO = _by_onednn(inputs_nI, reordered_OI, bias_O)
+        outputs_nO = _Linear.apply(inputs_nI, bias_O, weight_OI)
     else:
-        outputs_nO = _times(inputs_nI, weight_OI, bias_O)
-    return outputs_nO.view(*inputs.shape[:-1], len(weight_OI))
+        outputs_nO = _times(inputs_nI, weight_OI if reordered_OI is None else reordered_OI, bias_O)
+    return outputs_nO.view(*inputs.shape[:-1], -1)
 
 
-def _suits(inputs: Tensor, weight_OI: Tensor) -> bool:
-    """Whether it may go to oneDNN: sharded weights, autocast and other devices or types are torch's own business."""
+def _worth_it(inputs: Tensor, weight_OI: Tensor) -> bool:
+    """Whether oneDNN gets it: sharded weights, autocast and other devices or types are torch's own business."""
     plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype == torch.float32
-    return plain and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+    large = inputs.numel() * len(weight_OI) >= WORTH_IT
+    return plain and large and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
 
 
-def _is_large(inputs: Tensor, weight_OI: Tensor) -> bool:
-    return inputs.numel() * len(weight_OI) >= WORTH_IT
-
-
-def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """a b^T + bias."""
-    return (_by_onednn if _is_large(a_nI, b_OI) else F.linear)(a_nI, b_OI, bias_O)
-
-
-def _by_onednn(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None, gelu: str = "") -> Tensor:
+def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, gelu: str | None = None) -> Tensor:
     """a b^T + bias, or the GELU of that, `gelu` saying how it is approximated."""
-    return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI, bias_O, "gelu" if gelu else "none", [], gelu)
+    return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI, bias_O, "gelu" if gelu else "none", [], gelu or "")
 
 
-def spare(rows: int) -> int:
-    """How many rows to add on a CPU, at most 3 %, for products to have shapes that come again.
+def spare(rows: int, device: torch.device) -> int:
+    """How many rows to add on a CPU, at most one in 32, for products to have shapes that come again.
 
-    oneDNN keeps something of each shape, for ever and in the midst of large arrays: in 400 steps with rows of always
-    another number fine-tuning grew from 1 to 3 GiB (docs/performance.md).
+    oneDNN keeps something of each of the last 1024 shapes, in the midst of large arrays: with rows of always another
+    number fine-tuning grew from 1 to 3 GiB in 400 steps. A smaller store of it takes 6 ms a product
+    (docs/performance.md).
     """
-    return -rows % 2 ** max(0, rows.bit_length() - 6)
+    return -rows % 2 ** max(0, rows.bit_length() - 6) if device.type == "cpu" else 0
 
 
 class _Linear(torch.autograd.Function):
-    """Y = X W^T + b;  dX = dY W,  dW = dY^T X,  db = sum of dY over rows."""
+    """Y = X W^T + b;  dX = dY W,  dW = dY^T X,  db = sum of dY over rows.
+
+    The bias stands before the weight, for their gradients to come in the order of torch's own: DeepSpeed adds up the
+    ranks' gradients as they come, and where one rank's product is worth it another's may not be.
+    """
 
     @staticmethod
-    def forward(ctx: Any, inputs_nI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    def forward(ctx: Any, inputs_nI: Tensor, bias_O: Tensor | None, weight_OI: Tensor) -> Tensor:
         ctx.save_for_backward(inputs_nI, weight_OI)
         return _times(inputs_nI, weight_OI, bias_O)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (inputs_nI, weight_OI), grad_nO = ctx.saved_tensors, gradients[0]
-        inputs, weight, bias = ctx.needs_input_grad
+        inputs, bias, weight = ctx.needs_input_grad
         weight_grad_OI = None
         if weight:  # the shorter side first, which is the faster way round
             outputs, width = weight_OI.shape
@@ -88,8 +81,8 @@ class _Linear(torch.autograd.Function):
             weight_grad_OI = _times(grad_nO.t(), inputs_nI.t()) if t_OI else _times(inputs_nI.t(), grad_nO.t()).t()
         return (
             _times(grad_nO, weight_OI.t()) if inputs else None,
-            weight_grad_OI,
             grad_nO.sum(0) if bias else None,
+            weight_grad_OI,
         )
 
 
@@ -111,8 +104,7 @@ class Linear(nn.Linear):
 @contextlib.contextmanager
 def reordered(layer: nn.Module) -> Iterator[None]:
     """Inside, small products find the layer's weight, which must stay as it is, in the order in which they read it."""
-    some_RI = layer.weight.new_empty(ROWS, layer.in_features) if type(layer) is Linear else None
-    if some_RI is None or not (_suits(some_RI, layer.weight) and _is_large(some_RI, layer.weight)):
+    if type(layer) is not Linear or not _worth_it(layer.weight.new_empty(ROWS, layer.in_features), layer.weight):
         yield
         return
     layer.reordered_OI = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
@@ -154,9 +146,9 @@ class BertFeedForward(BertIntermediate):
 def linear_then_gelu(layer: nn.Module, activation: nn.Module, inputs: Tensor) -> Tensor:
     """activation(layer(inputs)), in one kernel where it is a GELU behind a product of oneDNN and nothing is learnt."""
     fits = type(layer) in (Linear, GPT2Linear) and isinstance(activation, nn.GELU) and not torch.is_grad_enabled()
-    if not fits or not (_suits(inputs, layer.weight_OI) and _is_large(inputs, layer.weight_OI)):
+    if not fits or not _worth_it(inputs, layer.weight_OI):
         return activation(layer(inputs))
-    outputs_nO = _by_onednn(inputs.reshape(-1, inputs.shape[-1]), layer.weight_OI, layer.bias, activation.approximate)
+    outputs_nO = _times(inputs.reshape(-1, inputs.shape[-1]), layer.weight_OI, layer.bias, activation.approximate)
     return outputs_nO.view(*inputs.shape[:-1], -1)
 
 

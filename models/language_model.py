@@ -129,12 +129,20 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
     A folder that holds adapters (`adapter_config.json`) is read as its base model plus those adapters, trainable.
     """
     if base := _base_of_adapters(name):
-        return PeftModel.from_pretrained(
-            with_faster_kernels(_load(AutoModelForCausalLM, base, dtype=torch.float32)), name, is_trainable=True
-        )
-    # Without dtype the saved one is kept, and a bfloat16 checkpoint would be trained without float32 master weights.
-    model = with_faster_kernels(_load(AutoModelForCausalLM, name, dtype=torch.float32))
+        return PeftModel.from_pretrained(_causal_lm(base), name, is_trainable=True)
+    model = _causal_lm(name)
     return with_adapters(model, lora, commit_of(name)) if lora is not None else model
+
+
+def _causal_lm(name: str) -> PreTrainedModel:
+    # Without dtype the saved one is kept, and a bfloat16 checkpoint would be trained without float32 master weights.
+    model = _load(AutoModelForCausalLM, name, dtype=torch.float32)
+    if share := getattr(model.config, "layerdrop", 0.0):
+        raise InputError(
+            f"{name}: drops a share of {share} of its layers at random, on each rank others, and gradients of unlike "
+            "layers would be added up; set layerdrop to 0 in its config.json"
+        )
+    return with_faster_kernels(model)
 
 
 def load_trunk(name: str, layers: int) -> PreTrainedModel:

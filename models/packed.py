@@ -73,8 +73,8 @@ def states_of_texts(model: nn.Module, ids_BS: Tensor, mask_BS: Tensor) -> TextSt
     order_B = length_B.argsort(stable=True)
     place_m, column_m = mask_BS[order_B].nonzero(as_tuple=True)
     row_m = order_B[place_m]
-    # More rows, of one token each: at least one where there is none, for every rank to learn the same way.
-    more = spare(len(row_m)) if len(row_m) else 1
+    # More rows, of one token each; at least one, or a rank whose texts are empty would have no gradients to add.
+    more = spare(len(row_m), ids_BS.device) if len(row_m) else 1
     rows = PackedRows.of(F.pad(length_B[order_B], (0, more), value=1))
     ids_x, column_x = (F.pad(part_m, (0, more)) for part_m in (ids_BS[row_m, column_m], column_m))
     hidden_xW = packed_states(model, model.get_input_embeddings()(ids_x), rows, column_x)  # type: ignore[operator]

@@ -1,7 +1,7 @@
 """The hidden states from which given responses are predicted, of rows of unequal length.
 
-B rows, P prompt tokens, T response tokens, S both; R rows of a part; m tokens read, n wanted, x with spare ones,
-W width of the model.
+B rows, P prompt tokens, T response tokens, S both, e = B S; R rows of a part, G with spare ones; m tokens read, n
+wanted, x with spare ones, W width of the model.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class States(NamedTuple):
 class Rows:
     """Prompts, padded at the left, and responses, padded at the right."""
 
-    flat_xW: Tensor  # inputs of all rows with their padding
+    flat_eW: Tensor  # inputs of all rows with their padding
     start_B: Tensor  # where in it a row begins behind its padding
     prompt_B: Tensor  # tokens of its prompt
     answer_BT: Tensor  # mask of its response
@@ -59,16 +59,16 @@ def read_rows(trunk: nn.Module, rows: Rows, parts: int) -> Iterator[States]:
 
     Groups that are not packed are moved to the left: padding stands at the right, where causal attention never looks.
     """
-    at_once = packs_by_kernel(trunk, rows.flat_xW)
-    read = _packed if at_once or packs_by_runs(trunk, rows.flat_xW) else _padded
+    at_once = packs_by_kernel(trunk, rows.flat_eW)
+    read = _packed if at_once or packs_by_runs(trunk, rows.flat_eW) else _padded
     for row_R in rows.length_B.argsort(stable=True).tensor_split(1 if at_once else parts):
         yield read(trunk, rows, row_R)
 
 
 def _padded(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
     column_S = torch.arange(int(rows.length_B[row_R].max()), device=row_R.device)
-    index_RS = (rows.start_B[row_R, None] + column_S).clamp(max=len(rows.flat_xW) - 1)
-    inputs_RSW = rows.flat_xW.index_select(0, index_RS.flatten()).view(*index_RS.shape, -1)
+    index_RS = (rows.start_B[row_R, None] + column_S).clamp(max=len(rows.flat_eW) - 1)
+    inputs_RSW = rows.flat_eW.index_select(0, index_RS.flatten()).view(*index_RS.shape, -1)
     row_n, column_n = rows.answer_BT[row_R].nonzero(as_tuple=True)
     first_R = rows.prompt_B[row_R] - 1
     hidden_RSW = trunk(inputs_embeds=inputs_RSW, use_cache=False).last_hidden_state
@@ -77,16 +77,16 @@ def _padded(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
 
 
 def _packed(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
-    length_R, on_cpu = rows.length_B[row_R], not row_R.is_cuda
-    if len(row_R) < FEW and on_cpu:
+    length_R = rows.length_B[row_R]
+    if len(row_R) < FEW and not length_R.is_cuda:
         length_R = torch.cat([some.max().expand(len(some)) for some in length_R.split(TOGETHER)])
-    more = spare(int(length_R.sum())) if on_cpu else 0  # more rows, of one token each, which read what is there first
-    length_x, start_x = F.pad(length_R, (0, more), value=1), F.pad(rows.start_B[row_R], (0, more))
-    packed = PackedRows.of(length_x)
-    place_m = torch.arange(len(length_x), device=row_R.device).repeat_interleave(length_x)
+    more = spare(int(length_R.sum()), length_R.device)  # rows of one token, the first there is
+    length_G, start_G = F.pad(length_R, (0, more), value=1), F.pad(rows.start_B[row_R], (0, more))
+    packed = PackedRows.of(length_G)
+    place_m = torch.arange(len(length_G), device=row_R.device).repeat_interleave(length_G)
     position_m = torch.arange(len(place_m), device=row_R.device) - packed.start_B1[place_m]
-    index_m = (start_x[place_m] + position_m).clamp(max=len(rows.flat_xW) - 1)
-    inputs_mW = rows.flat_xW.index_select(0, index_m)
+    index_m = (start_G[place_m] + position_m).clamp(max=len(rows.flat_eW) - 1)
+    inputs_mW = rows.flat_eW.index_select(0, index_m)
     place_n, column_n = rows.answer_BT[row_R].nonzero(as_tuple=True)
     wanted_n = packed.start_B1[place_n] + rows.prompt_B[row_R][place_n] - 1 + column_n
     wanted_x = _with_spare(wanted_n)
@@ -98,4 +98,5 @@ def _packed(trunk: nn.Module, rows: Rows, row_R: Tensor) -> States:
 
 
 def _with_spare(place_n: Tensor) -> Tensor:
-    return place_n if place_n.is_cuda else F.pad(place_n, (0, spare(len(place_n))))
+    """Places [x], of which the spare ones are the first place."""
+    return F.pad(place_n, (0, spare(len(place_n), place_n.device)))

@@ -92,10 +92,10 @@ REMEDIES: dict[str, tuple[str, str, str, str]] = {
         TRAPS + "test_adapter_policy_starts_at_its_reference",
     ),
     "positions start behind left padding": (
-        "models/explainer.py",
-        "    return (mask_BS.cumsum(-1) - 1).clamp(min=0)",
-        "    return torch.arange(mask_BS.shape[1], device=mask_BS.device).expand_as(mask_BS)",
-        "tests/models/test_explainer.py",
+        "models/next_state.py",
+        "    return (mask_RS.cumsum(-1) - 1).clamp(min=0)",
+        "    return torch.arange(mask_RS.shape[1], device=mask_RS.device).expand_as(mask_RS)",
+        "tests/models/test_generation.py",
     ),
 }
 

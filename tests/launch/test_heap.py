@@ -1,6 +1,6 @@
 """Freed memory stays with the process."""
 
-import resource
+import platform
 import subprocess
 import sys
 
@@ -26,13 +26,11 @@ print(faults() - before)
 
 def page_faults(how: str) -> int:
     """Of four arrays of 64 MiB, each made after the one before was freed, in a process of its own."""
-    run = subprocess.run([sys.executable, "-c", ALLOCATES, how], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", ALLOCATES, how], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
     return int(run.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has it")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back and can be told not to")
 def test_an_array_takes_the_memory_of_the_one_before() -> None:
-    pages = 4 * 4 * 2**24 // resource.getpagesize()
-
-    assert page_faults("as usual") >= 0.9 * pages
-    assert page_faults("kept") < 0.01 * pages
+    assert page_faults("kept") < page_faults("as usual") / 10

@@ -121,7 +121,7 @@ def read(explainer, parts=1, **options):
 def test_a_reading_is_that_of_each_row_run_alone_by_the_whole_model_without_padding(
     explainer, parts, spare, monkeypatch
 ):
-    monkeypatch.setattr(reading_module, "spare", lambda rows: spare)
+    monkeypatch.setattr(reading_module, "spare", lambda *_: spare)
     prompt_BPW = explainer.embed_prompt(**example())
     reading = read(explainer, parts)
     table = explainer.lm.get_input_embeddings()

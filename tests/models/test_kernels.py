@@ -47,36 +47,42 @@ def test_forward_and_backward_are_the_sums_in_float64(always, rows, width, outpu
 def test_a_large_product_takes_onednn_and_a_small_one_does_not(learning):
     x, w, b, _ = sides(64, 256, 256)
     x.requires_grad_(learning)
-    made = []
+    made, calls = [], []
     for rows in (64, 2):
         with torch.profiler.profile() as seen:
             made.append(linear(x[:rows], w, b))
-        assert ("mkldnn::_linear_pointwise" in {event.name for event in seen.events()}) == (rows == 64)
+            if learning:
+                made[-1].sum().backward()
+        calls.append(sum(event.name == "mkldnn::_linear_pointwise" for event in seen.events()))
+    assert calls == [2 if learning else 1, 0]
     torch.testing.assert_close(made[0][:2], made[1], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "bert"])
-def test_gradients_come_in_one_order_whatever_the_number_of_rows(family, monkeypatch):
-    """DeepSpeed adds up the gradients of ranks as they come, and ranks have unequal numbers of tokens."""
-    monkeypatch.setattr(kernels, "WORTH_IT", 2**15)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
-    model = with_faster_kernels(AutoModel.from_config(AutoConfig.for_model(family, **sizes)))
-    seen = []
-    for name, parameter in model.named_parameters():
-        parameter.register_post_accumulate_grad_hook(lambda _, name=name: seen.append(name))
+@pytest.mark.parametrize("family", ["gpt2", "bert", "qwen2"])
+def test_gradients_come_in_the_order_of_torch_s_own_layers(family, always):
+    """DeepSpeed adds up the gradients of ranks as they come, and one rank's products may be too small for oneDNN."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = AutoConfig.for_model(family, vocab_size=50, num_key_value_heads=2, **sizes)
     orders = []
-    for tokens in (2, 64):  # products of 2,048 and of 65,536 multiplications and more
-        model(torch.ones(1, tokens, dtype=torch.long)).last_hidden_state.square().sum().backward()
-        orders.append(list(seen))
-        seen.clear()
+    for make in (lambda model: model, with_faster_kernels):
+        model, order = make(AutoModel.from_config(config)), []
+        for name, parameter in model.named_parameters():
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name, order=order: order.append(name))
+        model(torch.ones(2, 3, dtype=torch.long)).last_hidden_state.square().sum().backward()
+        orders.append(order)
     assert len(orders[0]) > 20
     assert orders[0] == orders[1]
 
 
 def test_spare_rows_are_few_and_leave_few_shapes():
-    assert all(spare(rows) <= rows / 32 for rows in range(1, 10_000))
+    cpu = torch.device("cpu")
+    assert all(spare(rows, cpu) <= rows / 32 for rows in range(1, 10_000))
     for least in (64, 1024, 8192):
-        assert len({rows + spare(rows) for rows in range(least, 2 * least)}) <= 33
+        assert len({rows + spare(rows, cpu) for rows in range(least, 2 * least)}) <= 33
+
+
+def test_elsewhere_no_row_is_added():
+    assert {spare(rows, torch.device("meta")) for rows in range(3000)} == {0}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

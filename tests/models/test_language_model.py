@@ -9,7 +9,15 @@ import pytest
 import torch
 from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from metrics.errors import InputError
 from models.generation import generate
@@ -136,6 +144,17 @@ def test_a_tokenizer_without_end_token_is_refused_with_the_remedy(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"no end token; set eos_token in its tokenizer_config\.json"):
         load_tokenizer(str(tmp_path))
+
+
+def test_layers_that_each_rank_drops_at_random_are_refused(tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 8, "word_embed_proj_dim": 8}
+    model = OPTForCausalLM(OPTConfig(vocab_size=20, max_position_embeddings=16, **sizes))
+    for share in (0.0, 0.1):
+        model.config.layerdrop = share
+        model.save_pretrained(tmp_path / str(share))
+    load_language_model(str(tmp_path / "0.0"))
+    with pytest.raises(InputError, match=r"0\.1: drops a share of 0\.1 of its layers .* set layerdrop to 0"):
+        load_language_model(str(tmp_path / "0.1"))
 
 
 @pytest.mark.parametrize("load", [load_language_model, load_tokenizer])

@@ -85,7 +85,7 @@ def gradients(trunk, prompt, answer):
 def test_states_and_gradients_are_those_of_each_row_alone(family, way, request, monkeypatch):
     monkeypatch.setattr(reading, "FEW", 64 if way == "padded to neighbours" else 0)
     spare = 5 if way == "runs and spare rows" else 0
-    monkeypatch.setattr(reading, "spare", lambda rows: spare)
+    monkeypatch.setattr(reading, "spare", lambda *_: spare)
     monkeypatch.setattr(reading, "TOGETHER", 3)
     calls = request.getfixturevalue("kernel") if way == "kernel" else []
     trunk, (prompt, prompt_mask, answer, answer_mask) = trunk_of(family), batch()
@@ -190,7 +190,7 @@ def test_rows_that_are_not_neighbours_are_in_runs_of_their_own():
 @pytest.mark.parametrize("spare", [0, 5])
 @pytest.mark.parametrize("family", [*sorted(PLAIN_FAMILIES), "bert"])
 def test_packed_texts_have_the_states_and_gradients_of_each_alone(family, spare, monkeypatch):
-    monkeypatch.setattr(packed, "spare", lambda rows: spare)
+    monkeypatch.setattr(packed, "spare", lambda *_: spare)
     model, (ids, mask) = reader_of(family), texts()
     assert packs_by_runs(model, ids)
     row_m, column_m, hidden_mW = states_of_texts(model, ids, mask)

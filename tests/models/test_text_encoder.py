@@ -142,6 +142,24 @@ def test_embeddings_and_gradients_are_those_of_padded_texts(tmp_path, monkeypatc
         torch.testing.assert_close(packed, padded, atol=2e-5, rtol=1e-4)
 
 
+def test_a_batch_without_any_token_has_gradients_in_the_order_of_any_other(tmp_path):
+    """A rank may have no text; the gradients of the others are added to its own."""
+    create_encoder(["the sound is warm", "a room"], small(layers=2), tmp_path, seed=1)
+    encoder, _ = load_encoder(str(tmp_path))
+    orders, seen = [], []
+    for name, parameter in encoder.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: seen.append(name))
+    ids = torch.tensor([[5, 6], [7, 0]])
+    for mask in (torch.tensor([[1, 1], [1, 0]]), torch.zeros(2, 2, dtype=torch.long)):
+        encoder.zero_grad()
+        encoder(ids, mask).sum().backward()
+        orders.append(list(seen))
+        seen.clear()
+    assert len(orders[0]) > 20
+    assert orders[0] == orders[1]
+    assert not any(parameter.grad.any() for parameter in encoder.parameters() if parameter.grad is not None)
+
+
 def test_a_missing_encoder_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="cannot read an encoder from"):
         load_encoder(str(tmp_path / "absent"))
