@@ -16,8 +16,11 @@ from transformers import (
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
+from models import kernels
 from models import reading as reading_module
 from models.explainer import (
     ITEM,
@@ -29,7 +32,8 @@ from models.explainer import (
     new_explainer,
     save_explainer,
 )
-from models.language_model import LoraConfig, train_tokenizer
+from models.kernels import with_faster_kernels
+from models.language_model import LoraConfig, train_tokenizer, with_adapters
 from models.next_state import positions
 
 VOCABULARY = 300
@@ -140,6 +144,33 @@ def test_a_reading_is_that_of_each_row_run_alone_by_the_whole_model_without_padd
             expected_W = output.hidden_states[-1][0, len(prompt_PW) - 1 + t]
             torch.testing.assert_close(reading.hidden_nW[place], expected_W, atol=1e-5, rtol=1e-4)
     assert (reading.log_prob_BT[RESPONSE_MASK == 0] == 0).all()
+
+
+def qwen2():
+    """Has biases in its attention alone."""
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=1))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("family", [gpt2, qwen2], ids=["gpt2", "qwen2"])
+def test_gradients_come_in_one_order_whatever_a_rank_has_to_read(family, rank, monkeypatch):
+    """DeepSpeed adds up the gradients of ranks as they come: of many rows, of two, and of two without a response."""
+    monkeypatch.setattr(kernels, "WORTH_IT", 2**15)  # above each product of two rows, below each of forty
+    lora = LoraConfig(rank=rank, dropout=0.0)
+    explainer, seen, orders = Explainer(with_adapters(with_faster_kernels(family()), lora), node_width=6), [], []
+    for name, parameter in explainer.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name: seen.append(name))
+    for times, answered in ((20, 1), (1, 1), (1, 0)):
+        batch = {name: torch.cat([part] * times) for name, part in example().items()}
+        mask, response, response_mask = (torch.cat([part] * times) for part in (MASK, RESPONSE, RESPONSE_MASK))
+        reading = explainer(explainer.embed_prompt(**batch), mask, response, response_mask * answered)
+        (reading.log_prob_BT.sum() + reading.hidden_nW.sum()).backward()
+        orders.append(list(seen))
+        seen.clear()
+    assert set(orders[0]) == {name for name, parameter in explainer.named_parameters() if parameter.requires_grad}
+    assert orders[0] == orders[1] == orders[2]
 
 
 def test_values_of_tokens_are_spread_to_their_places(explainer):
