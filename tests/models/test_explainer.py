@@ -156,7 +156,7 @@ def qwen2():
 @pytest.mark.parametrize("family", [gpt2, qwen2], ids=["gpt2", "qwen2"])
 def test_gradients_come_in_one_order_whatever_a_rank_has_to_read(family, rank, monkeypatch):
     """DeepSpeed adds up the gradients of ranks as they come: of many rows, of two, and of two without a response."""
-    monkeypatch.setattr(kernels, "WORTH_IT", 2**15)  # above each product of two rows, below each of forty
+    monkeypatch.setattr(kernels, "WORTH_IT", 2**15)  # above each product of two rows, below most of forty
     lora = LoraConfig(rank=rank, dropout=0.0)
     explainer, seen, orders = Explainer(with_adapters(with_faster_kernels(family()), lora), node_width=6), [], []
     for name, parameter in explainer.named_parameters():
