@@ -110,9 +110,11 @@ def run_json(command: list[str], **environment: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def peer(script: str, *arguments: str, first_path: str = "") -> dict:
+def peer(script: str, *arguments: str, first_path: str = "", precision: str = "fp32") -> dict:
     """Runs a peer's script of `PEERS` with one thread."""
     environment = {"PYTHONPATH": first_path} if first_path else {}
+    if precision == "bf16":  # as `accelerate launch --mixed_precision bf16` says it
+        environment["ACCELERATE_MIXED_PRECISION"] = "bf16"
     return run_json([PEER_PYTHON, str(PEERS / script), "--threads", "1", *arguments], **environment)
 
 

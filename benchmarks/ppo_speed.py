@@ -3,7 +3,8 @@
     PEER_PYTHON=/path/to/python TRL_PPO=/path/with/trl-1.12 python benchmarks/ppo_speed.py [--repeats 2] [--rollouts 8]
 
 64 samples a rollout, prompts of 32 tokens, 20 new tokens, a trivial reward; the first rollout is not timed, and in the
-next two memory still grows, so there are more of them. TRL 1.12 is the last version with PPO.
+next two memory still grows, so there are more of them. TRL 1.12 is the last version with PPO. `--precision bf16` has
+both sides compute in bfloat16, with weights and moments in float32.
 With `--ours ALGORITHM EPOCHS` it measures this side alone, and says where the time goes.
 """
 
@@ -145,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--rollouts", type=int, default=8)
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--ours", nargs=2, metavar=("ALGORITHM", "EPOCHS"))
     args = parser.parse_args()
     if args.ours:
@@ -163,10 +164,10 @@ def main() -> None:
         def theirs(algorithm: str = algorithm, epochs: int = epochs) -> float:
             path = os.environ.get("TRL_PPO", "") if algorithm == "ppo" else ""
             options = ["--algo", algorithm, "--epochs", str(epochs), "--rollouts", rollouts]
-            return peer("rlhf.py", *options, first_path=path)["samples_per_cpu_s"]
+            return peer("rlhf.py", *options, first_path=path, precision=args.precision)["samples_per_cpu_s"]
 
         figures = alternate({"llm2er": mine, "trl": theirs}, args.repeats)
-        more = {"epochs": epochs, "s_a_rollout": last["s_a_rollout"], "end_token": END}
+        more = {"epochs": epochs, "precision": args.precision, "s_a_rollout": last["s_a_rollout"], "end_token": END}
         emit(algorithm, unit, figures, "llm2er", **more)
 
 

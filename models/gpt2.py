@@ -4,12 +4,12 @@ R rows, N new positions, the last K of which go on, S places of a cache, L place
 n wanted ones; W width, H heads, D width of one.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache, GPT2Model
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block
 
+from models.kernels import attention
 from models.key_values import RoomyLayer
 from models.packed import PackedRows, attend_within
 
@@ -37,33 +37,30 @@ def last_state(trunk: GPT2Model, inputs_RNW: Tensor, look_RNS: Tensor, position_
 
 def _read_new(block: GPT2Block, hidden_RNW: Tensor, look_RNS: Tensor, cache: Cache, last: int) -> Tensor:
     """What the block makes [R, last, W] of the last of the new positions; all of them leave keys and values."""
-    attention = block.attn
+    module = block.attn
     query, key, value = (part_RNHD.transpose(1, 2) for part_RNHD in _query_key_value(block, hidden_RNW))
-    key, value = cache.update(key, value, attention.layer_idx)
+    key, value = cache.update(key, value, module.layer_idx)
     query, look_RKS = query[:, :, -last:], look_RNS[:, -last:]
-    layer = cache.layers[attention.layer_idx]
-    if last == 1 and isinstance(layer, RoomyLayer) and query.device.type == "cpu" and query.dtype == torch.float32:
-        attended = _attend_once(attention, query, *layer.rooms, look_RKS)
+    layer = cache.layers[module.layer_idx]
+    if last == 1 and isinstance(layer, RoomyLayer) and query.device.type == "cpu":
+        attended = _attend_once(module, query, *layer.rooms, look_RKS)
     else:
-        attended = F.scaled_dot_product_attention(
-            *(query, key, value),
-            attn_mask=look_RKS[:, None],
-            dropout_p=_dropout(attention),
-            scale=attention.scaling,
-        )
+        look_R1KS, dropout = look_RKS[:, None], _dropout(module)
+        attended = attention(query, key, value, look_R1KS, dropout_p=dropout, scale=module.scaling)
     return _behind_attention(block, hidden_RNW[:, -last:], attended.transpose(1, 2).flatten(2))
 
 
 def _attend_once(
-    attention: GPT2Attention, query_RH1D: Tensor, key_RHLD: Tensor, value_RHLD: Tensor, look_R1S: Tensor
+    module: GPT2Attention, query_RH1D: Tensor, key_RHLD: Tensor, value_RHLD: Tensor, look_R1S: Tensor
 ) -> Tensor:
     """Of one position a row [R, H, 1, D], over all places of a room, of which those behind S are empty.
 
     Memory that is read from end to end comes twice as fast as one with gaps (docs/performance.md).
     """
     look_R1L = F.pad(look_R1S, (0, key_RHLD.shape[2] - look_R1S.shape[2]), value=float("-inf"))
-    score_RH1L = (query_RH1D * attention.scaling @ key_RHLD.transpose(2, 3)).add_(look_R1L[:, None])
-    return F.dropout(score_RH1L.softmax(-1), _dropout(attention)) @ value_RHLD
+    score_RH1L = (query_RH1D.float() * module.scaling) @ key_RHLD.float().transpose(2, 3)
+    chance_RH1L = score_RH1L.add_(look_R1L[:, None]).softmax(-1).to(value_RHLD.dtype)
+    return F.dropout(chance_RH1L, _dropout(module)) @ value_RHLD
 
 
 def _attend_packed(block: GPT2Block, hidden_mW: Tensor, rows: PackedRows) -> Tensor:
@@ -78,8 +75,8 @@ def _query_key_value(block: GPT2Block, hidden: Tensor) -> list[Tensor]:
     return [part.unflatten(-1, (block.attn.num_heads, -1)) for part in parts]
 
 
-def _dropout(attention: GPT2Attention) -> float:
-    return attention.attn_dropout.p if attention.training else 0.0
+def _dropout(module: GPT2Attention) -> float:
+    return module.attn_dropout.p if module.training else 0.0
 
 
 def _behind_attention(block: GPT2Block, hidden: Tensor, attended: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 Linear layers in float32 go to oneDNN, where torch takes MKL: on processors with AVX-512 that are not Intel's, MKL keeps
 to AVX2 and oneDNN is up to twice as fast (docs/performance.md). GELU is part of the product before it where nothing is
-learnt; where something is, its approximation by tanh goes without tanh. n rows, I inputs, O outputs.
+learnt; where something is, its approximation by tanh goes without tanh. In bfloat16 torch multiplies by oneDNN itself,
+but its attention and GELU are slower than in float32. n rows, I inputs, O outputs, b entries of a block.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -38,9 +40,16 @@ def linear(
 
 def _worth_it(inputs: Tensor, weight_OI: Tensor) -> bool:
     """Whether oneDNN gets it: sharded weights, autocast and other devices or types are torch's own business."""
-    plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype == torch.float32
+    plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype and inputs.dtype in _multiplied()
     large = inputs.numel() * len(weight_OI) >= WORTH_IT
     return plain and large and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+
+
+@functools.cache
+def _multiplied() -> tuple[torch.dtype, ...]:
+    """The types of numbers that oneDNN multiplies on this processor."""
+    halves = (torch.bfloat16,) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ()
+    return (torch.float32, *halves)
 
 
 def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, gelu: str | None = None) -> Tensor:
@@ -160,7 +169,7 @@ class TanhGELU(nn.GELU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Of any shape."""
-        plain = input.device.type == "cpu" and input.dtype == torch.float32
+        plain = input.device.type == "cpu" and input.dtype in (torch.float32, torch.bfloat16)
         return _TanhGELU.apply(input) if plain and torch.is_grad_enabled() else super().forward(input)
 
 
@@ -172,20 +181,37 @@ class _TanhGELU(torch.autograd.Function):
 
     A = math.sqrt(8 / math.pi)
     B = 0.044715 * A
+    BLOCK = 2**18  # entries at a time, in float32: what is made on the way stays in cache
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        a = torch.tensor(_TanhGELU.A)
-        s = torch.addcmul(a, x, x, value=_TanhGELU.B).mul_(x).sigmoid_()
-        y = x * s
-        if ctx.needs_input_grad[0]:
-            slope = torch.addcmul(a, x, x, value=3 * _TanhGELU.B).mul_(y)
-            ctx.save_for_backward(s.lerp_(torch.ones(()), slope))
+        x = x.contiguous()
+        y, slope = torch.empty_like(x), torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        a, one = torch.tensor(_TanhGELU.A), torch.ones(())
+        for first in range(0, x.numel(), _TanhGELU.BLOCK):
+            block = slice(first, first + _TanhGELU.BLOCK)
+            x_b = x.view(-1)[block].float()
+            s_b = torch.addcmul(a, x_b, x_b, value=_TanhGELU.B).mul_(x_b).sigmoid_()
+            y_b = x_b * s_b
+            y.view(-1)[block] = y_b
+            if slope is not None:
+                more_b = torch.addcmul(a, x_b, x_b, value=3 * _TanhGELU.B).mul_(y_b)
+                slope.view(-1)[block] = s_b.lerp_(one, more_b)
+        ctx.save_for_backward(slope)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return ctx.saved_tensors[0].mul_(gradients[0])  # in its place: new memory would take longer than the product
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
+    """torch's scaled_dot_product_attention [..., H, S, D]; on a CPU in float32, where bfloat16 takes twice as long."""
+    if query.device.type == "cpu":
+        parts = (query.float(), key.float(), value.float())
+        made = F.scaled_dot_product_attention(*parts, None if mask is None else mask.float(), **options)
+        return made.to(query.dtype)
+    return F.scaled_dot_product_attention(query, key, value, mask, **options)
 
 
 FASTER = {nn.Linear: Linear, Conv1D: GPT2Linear, GPT2MLP: GPT2FeedForward, BertIntermediate: BertFeedForward}

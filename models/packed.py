@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, BertModel, PretrainedConfig, PreTrainedModel
 
-from models.kernels import spare
+from models.kernels import attention, spare
 from models.language_model import attends_plainly
 
 NAME = "packed_rows"  # under which transformers knows `attend`
@@ -131,7 +131,7 @@ def attend_within(
     attended = []
     for (count, length), *run in zip(runs, *(part_mHD.split(sizes) for part_mHD in parts_mHD), strict=True):
         query, key, value = (part.unflatten(0, (count, length)).transpose(1, 2) for part in run)
-        made = F.scaled_dot_product_attention(query, key, value, None, dropout, causal, scale=scaling)
+        made = attention(query, key, value, dropout_p=dropout, is_causal=causal, scale=scaling)
         attended.append(made.transpose(1, 2).flatten(0, 1))
     return attended[0] if len(attended) == 1 else torch.cat(attended)
 

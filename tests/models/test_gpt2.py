@@ -92,6 +92,22 @@ def test_steps_behind_a_cache_are_those_of_the_rows_run_whole_without_padding():
 
 
 @torch.no_grad()
+def test_in_bfloat16_no_way_is_less_exact_than_the_whole_model():
+    lm, half, row_1SW = gpt2(), gpt2().bfloat16(), inputs(1, 9).bfloat16()
+    exact_SW = lm.transformer(inputs_embeds=row_1SW.float()).last_hidden_state[0]
+    whole_SW = half.transformer(inputs_embeds=row_1SW).last_hidden_state[0]
+    cache, mask, place_S = Cache(layers=[RoomyLayer(9) for _ in range(3)]), torch.ones(1, 9).long(), torch.arange(9)
+    steps = [
+        next_state(half, cache, mask[:, : n + 1], place_S[None, n : n + 1], row_1SW[:, n : n + 1]) for n in range(9)
+    ]
+    packed_SW = states_at(half.transformer, row_1SW[0], PackedRows.of(torch.tensor([9])), place_S, place_S)
+    allowed = 1.2 * (whole_SW - exact_SW).square().mean().sqrt()
+    for made_SW in (torch.cat(steps), packed_SW):
+        assert made_SW.dtype == torch.bfloat16
+        assert 0 < (made_SW - exact_SW).square().mean().sqrt() < allowed
+
+
+@torch.no_grad()
 def test_no_row_of_attention_sees_nothing(monkeypatch):
     """Kernels disagree on what comes of one: zeros, or not a number, which later layers would hand on."""
     lm, mask, looks = gpt2(), torch.tensor([[0, 0, 1, 1]]), []

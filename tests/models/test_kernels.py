@@ -85,10 +85,41 @@ def test_elsewhere_no_row_is_added():
     assert {spare(rows, torch.device("meta")) for rows in range(3000)} == {0}
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_other_types_are_left_to_torch(always, dtype):
     x, w, b, _ = (t.to(dtype) for t in sides(8, 4, 3))
     assert torch.equal(linear(x, w, b), nn.functional.linear(x, w, b))
+
+
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor does not multiply in bfloat16"
+)
+
+
+@needs_bfloat16
+def test_products_in_bfloat16_are_rounded_once(always):
+    """2^-8 is a unit in the last place of 1: half of it is the most by which rounding moves a number."""
+    x, w, b, g = (t.bfloat16() for t in sides(60, 64, 32))
+    leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+    with torch.profiler.profile() as seen:
+        y = linear(*leaves)
+        y.backward(g)
+    assert sum(event.name == "mkldnn::_linear_pointwise" for event in seen.events()) == 3
+    x, w, b, g = (t.double() for t in (x, w, b, g))
+    found = [t.double() for t in (y, *(leaf.grad for leaf in leaves))]
+    for one, exact in zip(found, (x @ w.t() + b, g @ w, g.t() @ x, g.sum(0)), strict=True):
+        torch.testing.assert_close(one, exact, rtol=2**-8, atol=1e-4)
+
+
+@needs_bfloat16
+@torch.no_grad()
+def test_a_weight_of_bfloat16_is_packed_as_well():
+    x, w, _, _ = (t.bfloat16() for t in sides(80, 128, 512))
+    layer = with_faster_kernels(nn.Sequential(nn.Linear(128, 512, bias=False)).bfloat16())[0]
+    layer.weight.copy_(w)
+    with reordered(layer):
+        layer.weight.zero_()
+        torch.testing.assert_close(layer(x).double(), x.double() @ w.double().t(), rtol=2**-8, atol=1e-4)
 
 
 def test_autocast_still_rounds_to_bfloat16(always):
@@ -132,7 +163,7 @@ def test_a_packed_weight_serves_until_it_is_put_away():
     assert torch.equal(layer(many), layer.bias.expand(80, -1))
 
 
-@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Linear(128, 512).bfloat16(), Conv1D(512, 128)])
+@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Linear(128, 512).double(), Conv1D(512, 128)])
 def test_other_layers_are_packed_by_doing_nothing(layer):
     layer = with_faster_kernels(nn.Sequential(layer))[0]
     with reordered(layer):
@@ -182,23 +213,53 @@ def test_gelu_has_no_kernel_of_its_own_where_nothing_is_learnt(always, family, k
         assert gelus() == 0
 
 
-def test_gelu_by_a_logistic_function_is_that_by_tanh_with_its_derivative():
-    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([0.0, -1e-6, 1e-6, -80.0, 80.0])])
-    grad = torch.linspace(-1, 2, len(x))
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 5e-6), (torch.bfloat16, 2**-7)])
+def test_gelu_by_a_logistic_function_is_that_by_tanh_with_its_derivative(monkeypatch, dtype, rounding):
+    monkeypatch.setattr(kernels._TanhGELU, "BLOCK", 1000)  # four whole blocks and a part of one
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([0.0, -1e-6, 1e-6, -80.0, 80.0])]).to(dtype)
+    grad = torch.linspace(-1, 2, len(x)).to(dtype)
     leaf = x.clone().requires_grad_()
     y = kernels.TanhGELU()(leaf)
     y.backward(grad)
     x = x.double()
     tanh = torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
     slope = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
-    torch.testing.assert_close(y.double(), 0.5 * x * (1 + tanh), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(leaf.grad.double(), grad.double() * slope, rtol=5e-6, atol=5e-6)
+    torch.testing.assert_close(y.double(), 0.5 * x * (1 + tanh), rtol=rounding, atol=1e-6)
+    torch.testing.assert_close(leaf.grad.double(), grad.double() * slope, rtol=rounding, atol=5e-6)
+    assert y.dtype == leaf.grad.dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_gelu_of_a_turned_array_of_none_and_of_what_is_not_learnt():
+    x = torch.linspace(-3, 3, 50).view(5, 10).t().requires_grad_()
+    assert torch.allclose(kernels.TanhGELU()(x), nn.functional.gelu(x, approximate="tanh"), atol=1e-6)
+    assert kernels.TanhGELU()(torch.zeros(0, 4, requires_grad=True)).shape == (0, 4)
+    frozen = kernels.TanhGELU()(x.detach())
+    assert torch.allclose(frozen, nn.functional.gelu(x, approximate="tanh"), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_gelu_of_other_types_is_left_to_torch(dtype):
     x = torch.linspace(-3, 3, 50, dtype=dtype).requires_grad_()
     assert torch.equal(kernels.TanhGELU()(x), nn.functional.gelu(x, approximate="tanh"))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_in_bfloat16_is_that_of_float32_rounded(causal):
+    draw = torch.Generator().manual_seed(7)
+    parts = [torch.randn(2, 3, 5, 8, generator=draw).bfloat16().requires_grad_() for _ in range(3)]
+    mask = None if causal else torch.zeros(5, 5).masked_fill(torch.eye(5).bool().roll(1), float("-inf")).bfloat16()
+    made = kernels.attention(*parts, mask, is_causal=causal, scale=0.3)
+    query, key, value = (part.detach().double().requires_grad_() for part in parts)
+    score = query @ key.transpose(2, 3) * 0.3
+    score = score.masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf")) if causal else score + mask.double()
+    exact = score.softmax(-1) @ value
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made.double(), exact, rtol=2**-8, atol=1e-5)
+    grad = torch.randn(made.shape, generator=draw).bfloat16()
+    made.backward(grad)
+    exact.backward(grad.double())
+    for part, wanted in zip(parts, (query, key, value), strict=True):
+        torch.testing.assert_close(part.grad.double(), wanted.grad, rtol=2**-8, atol=1e-5)
 
 
 def test_adapters_on_a_feed_forward_layer_are_not_passed_over(always):
