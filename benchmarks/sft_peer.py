@@ -1,6 +1,6 @@
 """Fine-tuning as the Hugging Face Trainer and TRL's SFTTrainer do it, on given token lists; run by sft_speed.py.
 
-    PEER_PYTHON benchmarks/sft_peer.py ROWS.json hf|trl STEPS BATCH
+    PEER_PYTHON benchmarks/sft_peer.py ROWS.json "hugging face"|trl STEPS BATCH fp32|bf16
 
 ROWS.json holds [[prompt ids, response ids], ...]. Prints CPU seconds, on a GPU seconds, behind five steps of warm-up.
 Imports nothing of this project, so that it runs in the peers' environment.
@@ -43,7 +43,7 @@ class Clock(TrainerCallback):
 
 
 def main() -> None:
-    file, kind, steps, batch = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    file, kind, steps, batch, precision = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with open(file) as lines:
@@ -60,7 +60,7 @@ def main() -> None:
         "max_steps": steps + WARM_UP,
         "per_device_train_batch_size": batch,
         "use_cpu": not GPU,
-        "bf16": False,
+        "bf16": precision == "bf16",
         "report_to": "none",
         "save_strategy": "no",
         "logging_strategy": "no",
@@ -68,7 +68,7 @@ def main() -> None:
         "gradient_checkpointing": False,
     }
     clock = Clock()
-    if kind == "hf":
+    if kind == "hugging face":
         from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
         data["labels"] = [[-100] * len(prompt) + response for prompt, response in rows]

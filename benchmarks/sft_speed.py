@@ -1,6 +1,7 @@
 """Fine-tuning against the Hugging Face Trainer and TRL: target tokens a CPU second at one thread.
 
     PEER_PYTHON=/path/to/python python benchmarks/sft_speed.py EXPLANATIONS.jsonl.gz [--repeats 2] [--steps 20]
+                                                               [--precision bf16]
 
 Lengths are those of real explanations (JSON lines with `sentence`), one token a word, behind
 prompts of an instruction, three soft vectors and up to five concepts. Batches of 64 in random order, the same for all.
@@ -8,6 +9,7 @@ Beside it the peak of memory of each side. With `--ours` it measures this side a
 """
 
 import argparse
+import functools
 import gzip
 import json
 import random
@@ -71,9 +73,9 @@ class Clock(pl.Callback):
         self.end = clock()
 
 
-def ours(rows: list[tuple[list[int], list[int]]], steps: int) -> dict:
+def ours(rows: list[tuple[list[int], list[int]]], steps: int, precision: str) -> dict:
     """Target tokens a second of this project's own module, data and engine."""
-    hardware = HardwareConfig()
+    hardware = HardwareConfig(precision=precision)
     start(hardware)
     config = ExplanationConfig(connector_epochs=0, fit=FitConfig(epochs=1, batch_size=BATCH))
     module = ExplanationModule(config, tiny_explainer(), tiny_tokenizer())
@@ -91,40 +93,37 @@ def main() -> None:
     parser.add_argument("explanations")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--ours", action="store_true")
     args = parser.parse_args()
     rows = token_rows(args.explanations, (args.steps + WARM_UP) * BATCH)
     if args.ours:
-        print(json.dumps(ours(rows, args.steps)))
+        print(json.dumps(ours(rows, args.steps, args.precision)))
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         file.write_text(json.dumps(rows))
-        command = [sys.executable, __file__, args.explanations, "--steps", str(args.steps), "--ours"]
+        options = ["--steps", str(args.steps), "--precision", args.precision, "--ours"]
         script = str(Path(__file__).with_name("sft_peer.py"))
-        sizes = [str(args.steps), str(BATCH)]
 
         memory: dict[str, int] = {}
 
         def mine() -> float:
-            found = run_json(command)
+            found = run_json([sys.executable, __file__, args.explanations, *options])
             memory["llm2er"] = found["peak_mib"]
             return found["target_tokens_per_cpu_s"]
 
         def theirs(kind: str) -> float:
-            found = run_json([PEER_PYTHON, script, str(file), kind, *sizes])
+            found = run_json([PEER_PYTHON, script, str(file), kind, str(args.steps), str(BATCH), args.precision])
             memory[kind] = found["peak_mib"]
             return found["target_tokens_per_cpu_s"]
 
-        sides = {
-            "llm2er": mine,
-            "hugging face": lambda: theirs("hf"),
-            "trl": lambda: theirs("trl"),
-        }
-        figures = alternate(sides, args.repeats)
+        peers = {kind: functools.partial(theirs, kind) for kind in ("hugging face", "trl")}
+        figures = alternate({"llm2er": mine, **peers}, args.repeats)
     lengths = np.array([len(response) for _, response in rows])
     quantiles = dict(zip(("p10", "p50", "p90", "max"), np.quantile(lengths, [0.1, 0.5, 0.9, 1]).tolist(), strict=True))
-    emit("sft", "target tokens a CPU second", figures, "llm2er", batch=BATCH, target_lengths=quantiles, peak_mib=memory)
+    more = {"batch": BATCH, "precision": args.precision, "target_lengths": quantiles, "peak_mib": memory}
+    emit("sft", "target tokens a CPU second", figures, "llm2er", **more)
 
 
 if __name__ == "__main__":

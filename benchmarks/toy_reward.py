@@ -1,14 +1,14 @@
 """Reinforcement learning where the best possible reward is known, and where the guards must step in.
 
-    python benchmarks/toy_reward.py [SEEDS]          # default 1,2,3,4,5
+    python benchmarks/toy_reward.py [--seeds 1,2,3,4,5] [--precision bf16]
 
 A small random GPT-2 is paid for the share of even words: at best 1. Prints one JSON line: for each algorithm and seed
 the reward before and after, and the iterations until 0.95. Then it is paid for what a careless reward pays for (length,
 one word again and again, the concepts listed): how far that went when a guard stopped it, and why.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from models.explainer import Explainer
 END, PAD, VOCABULARY, LENGTH = 0, 1, 24, 10
 CONCEPTS = torch.tensor([4, 9, 14])
 ITERATIONS = 25  # the budget: of 64 samples each
+FLOAT32 = HardwareConfig(accelerator="cpu")
 ALGORITHMS = {"ppo": 1, "grpo": 8, "rloo": 8}  # and samples a prompt
 
 
@@ -143,7 +144,7 @@ def policy(seed: int) -> Explainer:
     return Explainer(GPT2LMHeadModel(config), 4)
 
 
-def train(seed: int, reward, algorithm: str, guards: PPOGuards | None = None, **options) -> list[dict]:  # noqa: ANN001, ANN003
+def train(seed: int, reward, algorithm: str, guards=None, hardware=FLOAT32, **options) -> list[dict]:  # noqa: ANN001, ANN003
     """Figures of each rollout."""
     samples = ALGORITHMS[algorithm]
     given = {"lr": 3e-3, "value_lr": 1e-2, "kl_coef": 0.01, "kl_target": 0.0, "missing_end_penalty": 0.0, "epochs": 4}
@@ -154,34 +155,40 @@ def train(seed: int, reward, algorithm: str, guards: PPOGuards | None = None, **
     curve = Curve()
     with tempfile.TemporaryDirectory() as folder:
         callbacks = [curve] + ([guards] if guards is not None else [])
-        hardware = HardwareConfig(accelerator="cpu")
         settings = {"max_epochs": config.iterations, "gradient_clip_val": 1.0}
         make_trainer(ZeroConfig(stage=0), hardware, Path(folder), False, callbacks, **settings).fit(module)
     return curve.rows
 
 
-def learned(seed: int, algorithm: str) -> dict:
+def learned(seed: int, algorithm: str, hardware: HardwareConfig = FLOAT32) -> dict:
     """Reward before and after, and the iterations until 0.95 of the optimum."""
-    rewards = [row["reward/ccr"] for row in train(seed, even, algorithm)]
+    rewards = [row["reward/ccr"] for row in train(seed, even, algorithm, hardware=hardware)]
     reached = next((i for i, value in enumerate(rewards) if value >= 0.95), None)
     return {"before": round(rewards[0], 3), "after": round(float(np.mean(rewards[-3:])), 3), "reached": reached}
 
 
-def hacked(seed: int, reward) -> dict:  # noqa: ANN001
+def hacked(seed: int, reward, hardware: HardwareConfig = FLOAT32) -> dict:  # noqa: ANN001
     """Where a guard stopped a policy that was paid for the wrong thing."""
     guards = PPOGuards(GuardConfig())
     # Texts that do not end are punished, as by default, except where length itself is paid for.
-    rows = train(seed, reward, "ppo", guards, missing_end_penalty=0.0 if reward is length else 1.0, iterations=60)
+    penalty = 0.0 if reward is length else 1.0
+    rows = train(seed, reward, "ppo", guards, hardware, missing_end_penalty=penalty, iterations=60)
     first, last = rows[0], rows[-1]
     return {"iterations": len(rows), "first": first, "last": last, "reason": guards.reason}
 
 
 def main() -> None:
-    seeds = [int(seed) for seed in (sys.argv[1] if len(sys.argv) > 1 else "1,2,3,4,5").split(",")]
-    start(HardwareConfig(accelerator="cpu"))
-    found: dict = {"bench": "toy reward", "optimum": 1.0, "budget": f"{ITERATIONS} rollouts of 64 samples"}
-    found |= {name: {seed: learned(seed, name) for seed in seeds} for name in ALGORITHMS}
-    found["hacking"] = {reward.__name__: hacked(seeds[0], reward) for reward in (length, one_word, listing)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="1,2,3,4,5")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    args = parser.parse_args()
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    hardware = HardwareConfig(accelerator="cpu", precision=args.precision)
+    start(hardware)
+    budget = f"{ITERATIONS} rollouts of 64 samples"
+    found: dict = {"bench": "toy reward", "precision": args.precision, "optimum": 1.0, "budget": budget}
+    found |= {name: {seed: learned(seed, name, hardware) for seed in seeds} for name in ALGORITHMS}
+    found["hacking"] = {reward.__name__: hacked(seeds[0], reward, hardware) for reward in (length, one_word, listing)}
     print(json.dumps(found))
 
 

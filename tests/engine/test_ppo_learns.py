@@ -17,6 +17,8 @@ import json, toy_reward
 from launch.engine import HardwareConfig, start
 start(HardwareConfig(accelerator="cpu"))
 found = {name: toy_reward.learned(1, name) for name in toy_reward.ALGORITHMS}
+half = HardwareConfig(accelerator="cpu", precision="bf16")
+found["ppo in bf16"] = toy_reward.learned(1, "ppo", half)
 found["hacked"] = toy_reward.hacked(1, toy_reward.length)
 print(json.dumps(found))
 """
@@ -24,7 +26,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found() -> dict:
-    """Three runs of 25 rollouts, and one that a guard ends."""
+    """Four runs of 25 rollouts, and one that a guard ends."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{BENCHMARKS}:{BENCHMARKS.parent}"}
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -32,7 +34,7 @@ def found() -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo", "rloo"])
+@pytest.mark.parametrize("algorithm", ["ppo", "ppo in bf16", "grpo", "rloo"])
 def test_95_of_100_of_the_best_reward_are_reached(found: dict, algorithm: str) -> None:
     learned = found[algorithm]
     assert learned["before"] < 0.6
