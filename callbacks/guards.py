@@ -18,8 +18,8 @@ log = logging.getLogger("llm2er")
 MEMORY = 50  # steps that a spike is measured against
 
 
-class NonFiniteError(RuntimeError):
-    """A loss or gradient was not finite, or out of all proportion; the weights are those before the update."""
+class HarmfulUpdateError(RuntimeError):
+    """An update was about to do harm; the weights are those before it."""
 
 
 class StopOnNonFinite(pl.Callback):
@@ -73,7 +73,7 @@ class StopOnNonFinite(pl.Callback):
     def _stop(self, trainer: pl.Trainer, what: str, records_by_rank: list[list[int]]) -> None:
         everywhere = sorted(record for records in records_by_rank for record in records)
         shown = ", ".join(map(str, everywhere[:20])) + (" ..." if len(everywhere) > 20 else "")
-        raise NonFiniteError(
+        raise HarmfulUpdateError(
             f"{what} at step {trainer.global_step} (records {shown}); nothing was updated. "
             "Lower the learning rate, or use hardware.precision=fp32"
         )

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from callbacks.durable import write_durably
-from callbacks.guards import NonFiniteError
+from callbacks.guards import HarmfulUpdateError
 from callbacks.requests import REQUEUE_CODE, START, restarted
 from launch.run_lock import InUseError
 from metrics.errors import InputError
@@ -67,7 +67,7 @@ def remember_failure(run_dir: Path, where: str, error: Exception) -> None:
     if path.is_file():
         last = json.loads(path.read_text())
         times += last["times"] if (last["where"], last["error"]) == (where, told) else 0
-    certain = isinstance(error, InputError | NonFiniteError)
+    certain = isinstance(error, InputError | HarmfulUpdateError)
     try:
         write_durably(path, json.dumps({"where": where, "error": told, "times": times, "certain": certain}) + "\n")
     except OSError as refused:  # a disk that is full may be what went wrong: that is what must be told

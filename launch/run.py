@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from callbacks.checkpoints import Checkpoints, Place
 from callbacks.export_best import ExportBest
+from callbacks.gradient_order import SameGradientOrder
 from callbacks.guards import StopOnNonFinite
 from callbacks.requests import Interrupted, Requests, stop_if_taken
 from callbacks.samples import SampleTable
@@ -142,6 +143,8 @@ class Run:
         )
         checkpoints = Checkpoints(config.checkpoint, place, self.requests, resumed, whole_epochs=stage == "ppo")
         callbacks = [*callbacks, Watchdog(stage, config.hardware.hang_timeout, folder), checkpoints]
+        if config.zero.stage > 0 and world()[1] > 1:
+            callbacks.append(SameGradientOrder())
         trainer = make_trainer(
             config.zero,
             config.hardware,

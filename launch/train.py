@@ -21,7 +21,7 @@ from pathlib import Path
 
 import transformers
 
-from callbacks.guards import NonFiniteError
+from callbacks.guards import HarmfulUpdateError
 from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests, restarts
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.config import command
@@ -62,7 +62,7 @@ def main(config: TrainConfig) -> None:
     except LockLostError as lost:  # the folder is another's: not a word is left in it
         log.error("%s", lost)
         raise SystemExit(1) from lost
-    except NonFiniteError as error:
+    except HarmfulUpdateError as error:
         remember_failure(run_dir, requests.place, error)
         log.error("%s", error)
         raise SystemExit(1) from error

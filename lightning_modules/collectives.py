@@ -52,6 +52,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def max_over_ranks(values: Tensor) -> Tensor:
+    """The elementwise maximum over ranks, on every rank."""
+    if world()[1] > 1:
+        values = values.clone()
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The elementwise mean over ranks, on every rank.
 

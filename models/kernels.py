@@ -2,8 +2,8 @@
 
 Linear layers in float32 go to oneDNN, where torch takes MKL: on processors with AVX-512 that are not Intel's, MKL keeps
 to AVX2 and oneDNN is up to twice as fast (docs/performance.md). GELU is part of the product before it where nothing is
-learnt; where something is, its approximation by tanh goes without tanh. In bfloat16 torch multiplies by oneDNN itself,
-but its attention and GELU are slower than in float32. n rows, I inputs, O outputs, b entries of a block.
+learnt; else its approximation by tanh goes without tanh. In bfloat16 torch multiplies by oneDNN itself, but its other
+kernels are slower than in float32. n rows, I inputs, O outputs, b entries of a block.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 WORTH_IT = 2**21  # multiplications below which setting up a product of a new shape costs more than it gains
+PLAIN = ("none", [], "")  # nothing behind oneDNN's product
 ROWS = 64  # for which a weight is reordered: from a few rows on the order is the same
 
 
@@ -28,21 +29,24 @@ def linear(
     inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, reordered_OI: Tensor | None = None
 ) -> Tensor:
     """torch.nn.functional.linear, by the faster of two libraries; `reordered_OI` is the weight in oneDNN's order."""
-    if not _worth_it(inputs, weight_OI):
+    if not _ours(inputs, weight_OI):
         return F.linear(inputs, weight_OI, bias_O)
     inputs_nI = inputs.reshape(-1, inputs.shape[-1])
     if torch.is_grad_enabled():
         outputs_nO = _Linear.apply(inputs_nI, bias_O, weight_OI)
     else:
-        outputs_nO = _times(inputs_nI, weight_OI if reordered_OI is None else reordered_OI, bias_O)
-    return outputs_nO.view(*inputs.shape[:-1], -1)
+        outputs_nO = _times(inputs_nI, weight_OI, bias_O, reordered_OI)
+    return outputs_nO.view(*inputs.shape[:-1], len(weight_OI))
 
 
-def _worth_it(inputs: Tensor, weight_OI: Tensor) -> bool:
-    """Whether oneDNN gets it: sharded weights, autocast and other devices or types are torch's own business."""
+def _ours(inputs: Tensor, weight_OI: Tensor) -> bool:
+    """Whether it is computed here: autocast and other devices or types are torch's own business."""
     plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype and inputs.dtype in _multiplied()
-    large = inputs.numel() * len(weight_OI) >= WORTH_IT
-    return plain and large and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+    return plain and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+
+
+def _worth_it(rows: int, weight_OI: Tensor) -> bool:
+    return rows * weight_OI.numel() >= WORTH_IT
 
 
 @functools.cache
@@ -52,9 +56,11 @@ def _multiplied() -> tuple[torch.dtype, ...]:
     return (torch.float32, *halves)
 
 
-def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, gelu: str | None = None) -> Tensor:
-    """a b^T + bias, or the GELU of that, `gelu` saying how it is approximated."""
-    return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI, bias_O, "gelu" if gelu else "none", [], gelu or "")
+def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, reordered_OI: Tensor | None = None) -> Tensor:
+    """a b^T + bias."""
+    if _worth_it(len(a_nI), b_OI):
+        return torch.ops.mkldnn._linear_pointwise(a_nI, b_OI if reordered_OI is None else reordered_OI, bias_O, *PLAIN)
+    return a_nI @ b_OI.t() if bias_O is None else torch.addmm(bias_O, a_nI, b_OI.t())
 
 
 def spare(rows: int, device: torch.device) -> int:
@@ -70,8 +76,8 @@ def spare(rows: int, device: torch.device) -> int:
 class _Linear(torch.autograd.Function):
     """Y = X W^T + b;  dX = dY W,  dW = dY^T X,  db = sum of dY over rows.
 
-    The bias stands before the weight, for their gradients to come in the order of torch's own: DeepSpeed adds up the
-    ranks' gradients as they come, and where one rank's product is worth it another's may not be.
+    For every number of rows: DeepSpeed adds up the ranks' gradients as they come, and where one rank's product is worth
+    it another's may not be. torch's own layer hands on the bias's gradient first, DeepSpeed's in ZeRO-3 the weight's.
     """
 
     @staticmethod
@@ -113,7 +119,7 @@ class Linear(nn.Linear):
 @contextlib.contextmanager
 def reordered(layer: nn.Module) -> Iterator[None]:
     """Inside, small products find the layer's weight, which must stay as it is, in the order in which they read it."""
-    if type(layer) is not Linear or not _worth_it(layer.weight.new_empty(ROWS, layer.in_features), layer.weight):
+    if type(layer) is not Linear or not _ours(layer.weight, layer.weight) or not _worth_it(ROWS, layer.weight):
         yield
         return
     layer.reordered_OI = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
@@ -153,16 +159,22 @@ class BertFeedForward(BertIntermediate):
 
 
 def linear_then_gelu(layer: nn.Module, activation: nn.Module, inputs: Tensor) -> Tensor:
-    """activation(layer(inputs)), in one kernel where it is a GELU behind a product of oneDNN and nothing is learnt."""
-    fits = type(layer) in (Linear, GPT2Linear) and isinstance(activation, nn.GELU) and not torch.is_grad_enabled()
-    if not fits or not _worth_it(inputs, layer.weight_OI):
+    """activation(layer(inputs)), in one kernel where it is a GELU behind a product of oneDNN and nothing is learnt.
+
+    In bfloat16 never: the one kernel does not round in between, and what is read must be what is learnt from.
+    """
+    known = type(layer) in (Linear, GPT2Linear) and isinstance(activation, nn.GELU)
+    fits = known and inputs.dtype == torch.float32 and not torch.is_grad_enabled()
+    inputs_nI = inputs.reshape(-1, inputs.shape[-1])
+    if not fits or not _ours(inputs, layer.weight_OI) or not _worth_it(len(inputs_nI), layer.weight_OI):
         return activation(layer(inputs))
-    outputs_nO = _times(inputs.reshape(-1, inputs.shape[-1]), layer.weight_OI, layer.bias, activation.approximate)
+    how = ("gelu", [], activation.approximate)
+    outputs_nO = torch.ops.mkldnn._linear_pointwise(inputs_nI, layer.weight_OI, layer.bias, *how)
     return outputs_nO.view(*inputs.shape[:-1], -1)
 
 
 class TanhGELU(nn.GELU):
-    """GELU's approximation by tanh; learning on a CPU by a logistic function, whose kernel is six times as fast."""
+    """GELU's approximation by tanh; on a CPU by a logistic function, whose kernel is six times as fast."""
 
     def __init__(self) -> None:
         super().__init__(approximate="tanh")
@@ -170,7 +182,7 @@ class TanhGELU(nn.GELU):
     def forward(self, input: Tensor) -> Tensor:
         """Of any shape."""
         plain = input.device.type == "cpu" and input.dtype in (torch.float32, torch.bfloat16)
-        return _TanhGELU.apply(input) if plain and torch.is_grad_enabled() else super().forward(input)
+        return _TanhGELU.apply(input) if plain else super().forward(input)
 
 
 class _TanhGELU(torch.autograd.Function):

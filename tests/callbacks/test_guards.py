@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from callbacks.guards import NonFiniteError, PPOGuards, StopOnNonFinite
+from callbacks.guards import HarmfulUpdateError, PPOGuards, StopOnNonFinite
 from lightning_modules.ppo.config import GuardConfig
 
 LIMITS = GuardConfig(max_kl=10.0, max_distinct_1_drop=0.35, min_end_rate=0.1)
@@ -22,25 +22,25 @@ def test_a_finite_loss_passes():
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
 def test_a_loss_that_is_not_finite_stops_with_step_and_records(loss):
-    with pytest.raises(NonFiniteError, match=r"not finite at step 17 \(records 2, 4\); nothing was updated"):
+    with pytest.raises(HarmfulUpdateError, match=r"not finite at step 17 \(records 2, 4\); nothing was updated"):
         step(StopOnNonFinite(), loss)
 
 
 def test_the_records_named_are_those_of_the_batch_at_hand():
     guard = StopOnNonFinite()
     step(guard, 1.0, records=(1, 2))
-    with pytest.raises(NonFiniteError, match=r"records 8, 9\)"):
+    with pytest.raises(HarmfulUpdateError, match=r"records 8, 9\)"):
         step(guard, float("nan"), records=(9, 8))
 
 
 def test_of_many_records_the_first_twenty_are_named():
-    with pytest.raises(NonFiniteError, match=r"18, 19 \.\.\.\)"):
+    with pytest.raises(HarmfulUpdateError, match=r"18, 19 \.\.\.\)"):
         step(StopOnNonFinite(), float("nan"), records=tuple(range(30)))
 
 
 def test_the_records_of_every_rank_are_named(monkeypatch):
     monkeypatch.setattr("callbacks.guards.gather_objects", lambda value: [(float("nan"), [7]), value])
-    with pytest.raises(NonFiniteError, match=r"records 7\)"):
+    with pytest.raises(HarmfulUpdateError, match=r"records 7\)"):
         step(StopOnNonFinite(), 0.5)
 
 
@@ -100,7 +100,7 @@ def test_a_loss_out_of_proportion_stops_and_names_figures_key_and_records():
     message = (
         r"the loss is 8.1, more than loss_spike=4 times the usual 2 at step 17 \(records 2, 4\); nothing was updated"
     )
-    with pytest.raises(NonFiniteError, match=message):
+    with pytest.raises(HarmfulUpdateError, match=message):
         step(guard, 8.1)
 
 
@@ -116,7 +116,7 @@ def test_the_spike_is_measured_over_all_ranks_and_names_the_records_of_all(monke
     guard = StopOnNonFinite(spike=4)
     losses_of(guard, *[1.0] * 10)
     monkeypatch.setattr("callbacks.guards.gather_objects", lambda value: [value, (9.0, [7])])
-    with pytest.raises(NonFiniteError, match=r"the loss is 5, .*records 2, 4, 7\)"):
+    with pytest.raises(HarmfulUpdateError, match=r"the loss is 5, .*records 2, 4, 7\)"):
         step(guard, 1.0)
 
 
@@ -125,7 +125,7 @@ def test_a_run_that_goes_on_remembers_the_usual_loss():
     losses_of(before, *[1.0] * 60)
     assert len(before.state_dict()["recent"]) == 50
     after.load_state_dict(before.state_dict())
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(HarmfulUpdateError):
         step(after, 4.1)
 
 
@@ -150,7 +150,9 @@ def test_of_a_loss_without_a_scale_the_norm_of_the_gradient_is_what_must_not_spi
         update(guard, norm, loss=-norm)
     update(guard, 7.9, loss=1e9)
     update(guard, 99.0, last=False)  # a part of a step is not measured
-    with pytest.raises(NonFiniteError, match="the gradient's norm is 8.1, more than loss_spike=4 times the usual 2"):
+    with pytest.raises(
+        HarmfulUpdateError, match="the gradient's norm is 8.1, more than loss_spike=4 times the usual 2"
+    ):
         update(guard, 8.1)
 
 
@@ -160,7 +162,7 @@ def test_the_norm_is_that_over_all_ranks(monkeypatch):
         update(guard, 1.0)
     other = {torch.float64: 24.0, torch.float32: 0.0}  # squares on the other rank, and whether they are finite there
     monkeypatch.setattr("callbacks.guards.sum_over_ranks", lambda values: values + other[values.dtype])
-    with pytest.raises(NonFiniteError, match="the gradient's norm is 5,"):
+    with pytest.raises(HarmfulUpdateError, match="the gradient's norm is 5,"):
         update(guard, 1.0)
 
 

@@ -18,6 +18,12 @@ TRAPS = "tests/engine/test_traps.py::"
 
 # name -> (file, text of the remedy, what stands there without it, the test that must fail)
 REMEDIES: dict[str, tuple[str, str, str, str]] = {
+    "the ranks' orders of gradients are compared": (
+        "launch/run.py",
+        "            callbacks.append(SameGradientOrder())\n",
+        "            pass\n",
+        TRAPS + "test_gradients_in_another_order_end_the_run_on_every_rank",
+    ),
     "no division of the loss twice": (
         "launch/engine.py",
         "scale_wrt_gas=False, ",

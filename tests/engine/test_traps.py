@@ -1,6 +1,7 @@
 """Faults of the stack that give no error: each test fails when its remedy is taken out (see take_out_remedies.py)."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ JOBS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     "adapters_3": ("adapters", ("rating",), ["zero.stage=3", *LORA]),
     "adapter_ppo": ("adapter_ppo", ("rating", "ccr", "hqar"), ["zero.stage=3", "ppo.discriminator_lr=0.001", *LORA]),
     "first_loss": ("first_loss", ("rating",), ["zero.stage=3"]),
+    "unlike_order_0": ("unlike_order", ("rating",), ["zero.stage=0", "ccr.fit.epochs=1"]),
+    "unlike_order_2": ("unlike_order", ("rating",), ["zero.stage=2"]),
 }
 
 
@@ -71,6 +74,19 @@ def test_accumulation_leaves_the_size_of_gradients(probed: Callable[[str], dict]
     # Lightning and DeepSpeed would both divide by the number of micro-batches; Adam hides it, clipping does not.
     one, two = probed("norms_1")["norms"], probed("norms_2")["norms"]
     assert one[:5] == pytest.approx(two[:5], rel=1e-3)
+
+
+def test_gradients_in_another_order_end_the_run_on_every_rank(probed: Callable[[str], dict]) -> None:
+    # ZeRO 1 and 2 add the ranks' gradients up as they come, without a look at whose they are.
+    one, other = probed("unlike_order_2")["told"]
+    last = r"encoder\.model\.encoder\.layer\.1\.output\.dense"
+    assert one == other
+    assert re.match(rf"at step 0 rank 1 has the gradient of {last}\.weight where rank 0 has that of {last}\.bias;", one)
+    assert "nothing was updated. Use zero.stage=0" in one
+
+
+def test_without_sharding_gradients_are_added_up_by_name(probed: Callable[[str], dict]) -> None:
+    assert probed("unlike_order_0")["told"] == ["", ""]
 
 
 def test_ranks_that_stop_at_different_lengths_do_not_wait_for_each_other(probed: Callable[[str], dict]) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import distributed_c10d
 
+from callbacks.guards import HarmfulUpdateError
 from launch import run as launch_run
 from launch import stages
 from launch.config import load
@@ -27,7 +28,7 @@ from lightning_modules.collectives import full_state, gather_objects, sum_over_r
 from lightning_modules.explanation import ExplanationModule
 from lightning_modules.ppo import adversary
 from lightning_modules.ppo.module import PPOModule
-from models import generation
+from models import generation, kernels
 from models.explainer import load_explainer, new_explainer
 from models.language_model import LoraConfig, load_tokenizer
 
@@ -235,6 +236,36 @@ def first_loss(run: Run, patch: pytest.MonkeyPatch) -> dict:
     whole = sum(parameter.numel() for parameter in load_explainer(export).parameters())
     found = {"first_loss": seen[0], "log_vocabulary": math.log(len(tokenizer))}
     return found | {"counted": counted[0], "whole": whole, "waits": waits}
+
+
+class WeightFirst(torch.autograd.Function):
+    """A linear layer that hands on its weight's gradient before its bias's, unlike torch's."""
+
+    @staticmethod
+    def forward(ctx, inputs, weight, bias):  # noqa: ANN001, ANN205
+        ctx.save_for_backward(inputs, weight)
+        return torch.nn.functional.linear(inputs, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):  # noqa: ANN001, ANN205
+        inputs, weight = ctx.saved_tensors
+        rows = grad.flatten(0, -2)
+        bias_grad = rows.sum(0) if ctx.needs_input_grad[2] else None
+        return grad @ weight, rows.t() @ inputs.flatten(0, -2), bias_grad
+
+
+def unlike_order(run: Run, patch: pytest.MonkeyPatch) -> dict:
+    """BERT's layers on rank 1 hand on their gradients in another order than on rank 0."""
+    if world()[0] == 1:
+        patch.setattr(
+            kernels, "linear", lambda inputs, weight, bias=None, _=None: WeightFirst.apply(inputs, weight, bias)
+        )
+    told = ""
+    try:
+        stages.ccr(run)
+    except HarmfulUpdateError as error:
+        told = str(error)
+    return {"told": gather_objects(told)}
 
 
 def uneven_generation(run: Run, patch: pytest.MonkeyPatch) -> dict:

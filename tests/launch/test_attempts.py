@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from callbacks.guards import NonFiniteError
+from callbacks.guards import HarmfulUpdateError
 from launch.attempts import ask_for_requeue, look_back, remember_failure
 from launch.run_lock import InUseError
 from metrics.errors import InputError
@@ -24,7 +24,7 @@ def test_a_start_by_hand_forgets_what_failed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [InputError("wrong"), NonFiniteError("the loss is not finite")])
+@pytest.mark.parametrize("error", [InputError("wrong"), HarmfulUpdateError("the loss is not finite")])
 def test_what_is_certain_to_come_again_is_not_tried_again(tmp_path, monkeypatch, error):
     remember_failure(tmp_path, "ppo step 3", error)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
