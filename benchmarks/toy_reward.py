@@ -29,7 +29,7 @@ from models.explainer import Explainer
 END, PAD, VOCABULARY, LENGTH = 0, 1, 24, 10
 CONCEPTS = torch.tensor([4, 9, 14])
 ITERATIONS = 25  # the budget: of 64 samples each
-FLOAT32 = HardwareConfig(accelerator="cpu")
+ON_CPU = HardwareConfig(accelerator="cpu")
 ALGORITHMS = {"ppo": 1, "grpo": 8, "rloo": 8}  # and samples a prompt
 
 
@@ -144,7 +144,14 @@ def policy(seed: int) -> Explainer:
     return Explainer(GPT2LMHeadModel(config), 4)
 
 
-def train(seed: int, reward, algorithm: str, guards=None, hardware=FLOAT32, **options) -> list[dict]:  # noqa: ANN001, ANN003
+def train(
+    seed: int,
+    reward,  # noqa: ANN001
+    algorithm: str,
+    guards: PPOGuards | None = None,
+    hardware: HardwareConfig = ON_CPU,
+    **options,  # noqa: ANN003
+) -> list[dict]:
     """Figures of each rollout."""
     samples = ALGORITHMS[algorithm]
     given = {"lr": 3e-3, "value_lr": 1e-2, "kl_coef": 0.01, "kl_target": 0.0, "missing_end_penalty": 0.0, "epochs": 4}
@@ -160,14 +167,14 @@ def train(seed: int, reward, algorithm: str, guards=None, hardware=FLOAT32, **op
     return curve.rows
 
 
-def learned(seed: int, algorithm: str, hardware: HardwareConfig = FLOAT32) -> dict:
+def learned(seed: int, algorithm: str, hardware: HardwareConfig = ON_CPU) -> dict:
     """Reward before and after, and the iterations until 0.95 of the optimum."""
     rewards = [row["reward/ccr"] for row in train(seed, even, algorithm, hardware=hardware)]
     reached = next((i for i, value in enumerate(rewards) if value >= 0.95), None)
     return {"before": round(rewards[0], 3), "after": round(float(np.mean(rewards[-3:])), 3), "reached": reached}
 
 
-def hacked(seed: int, reward, hardware: HardwareConfig = FLOAT32) -> dict:  # noqa: ANN001
+def hacked(seed: int, reward, hardware: HardwareConfig = ON_CPU) -> dict:  # noqa: ANN001
     """Where a guard stopped a policy that was paid for the wrong thing."""
     guards = PPOGuards(GuardConfig())
     # Texts that do not end are punished, as by default, except where length itself is paid for.

@@ -14,9 +14,9 @@ from lightning_modules.collectives import gather_objects, max_over_ranks
 class SameGradientOrder(pl.Callback):
     """Raises on every rank, before the update, when gradients came in another order on one rank than on another.
 
-    ZeRO fills its buckets with gradients as they come and adds up the buckets: where a layer takes another way for a
-    long batch than for a short one, or is left out of one, a weight's gradient would be added to a bias's without a
-    word.
+    ZeRO 1 and 2 fill their buckets with gradients as they come and add up the buckets: where a layer takes another way
+    for a long batch than for a short one, a weight's gradient is added to a bias's without a word. ZeRO 3 sorts each
+    bucket, but not what goes into the next one.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class SameGradientOrder(pl.Callback):
         most, least = max_over_ranks(both).tolist()
         if most != -least:
             raise HarmfulUpdateError(
-                f"at step {trainer.global_step} {self._difference(came)}; ZeRO would add unlike gradients up: nothing "
-                "was updated. Use zero.stage=0, which adds them up by name"
+                f"at step {trainer.global_step} {self._difference(came)}: unlike gradients were added up. Nothing was "
+                "updated. Use zero.stage=0, which goes by name"
             )
 
     def _difference(self, came: list[int]) -> str:

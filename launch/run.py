@@ -28,6 +28,7 @@ from datamodules.importers.embedded import write_embedded
 from datamodules.prompts import PromptBuilder
 from launch.curves import continued_csv
 from launch.engine import make_trainer, use_cpu
+from launch.footprint import BUCKET
 from launch.resume import Found, resume_point
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
@@ -143,8 +144,10 @@ class Run:
         )
         checkpoints = Checkpoints(config.checkpoint, place, self.requests, resumed, whole_epochs=stage == "ppo")
         callbacks = [*callbacks, Watchdog(stage, config.hardware.hang_timeout, folder), checkpoints]
-        if config.zero.stage > 0 and world()[1] > 1:
-            callbacks.append(SameGradientOrder())
+        zero = config.zero.stage
+        by_order = zero in (1, 2) or (zero == 3 and trainable_and_total(module)[0] > BUCKET)  # ZeRO 3 sorts a bucket
+        if by_order and world()[1] > 1:
+            callbacks = [SameGradientOrder(), *callbacks]  # first: what it finds explains what other guards would
         trainer = make_trainer(
             config.zero,
             config.hardware,

@@ -4,6 +4,7 @@ R rows, N new positions, the last K of which go on, S places of a cache, L place
 n wanted ones; W width, H heads, D width of one.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache, GPT2Model
@@ -55,10 +56,12 @@ def _attend_once(
 ) -> Tensor:
     """Of one position a row [R, H, 1, D], over all places of a room, of which those behind S are empty.
 
-    Memory that is read from end to end comes twice as fast as one with gaps (docs/performance.md).
+    Memory that is read from end to end comes twice as fast as one with gaps (docs/performance.md). Scores of bfloat16
+    are made in float32, as wherever else a model attends.
     """
     look_R1L = F.pad(look_R1S, (0, key_RHLD.shape[2] - look_R1S.shape[2]), value=float("-inf"))
-    score_RH1L = (query_RH1D.float() * module.scaling) @ key_RHLD.float().transpose(2, 3)
+    wide = torch.promote_types(query_RH1D.dtype, torch.float32)
+    score_RH1L = (query_RH1D.to(wide) * module.scaling) @ key_RHLD.to(wide).transpose(2, 3)
     chance_RH1L = score_RH1L.add_(look_R1L[:, None]).softmax(-1).to(value_RHLD.dtype)
     return F.dropout(chance_RH1L, _dropout(module)) @ value_RHLD
 

@@ -1,9 +1,9 @@
 """Faster kernels for the layers of transformers' models on a CPU; the functions, weights and names stay.
 
-Linear layers in float32 go to oneDNN, where torch takes MKL: on processors with AVX-512 that are not Intel's, MKL keeps
-to AVX2 and oneDNN is up to twice as fast (docs/performance.md). GELU is part of the product before it where nothing is
-learnt; else its approximation by tanh goes without tanh. In bfloat16 torch multiplies by oneDNN itself, but its other
-kernels are slower than in float32. n rows, I inputs, O outputs, b entries of a block.
+Large products in float32 go to oneDNN, where torch takes MKL: on processors with AVX-512 that are not Intel's MKL keeps
+to AVX2, and oneDNN is up to twice as fast (docs/performance.md). GELU is part of the product before it where nothing is
+learnt; else its approximation by tanh goes without tanh. In bfloat16 torch takes oneDNN itself, but attention and GELU
+are slower than in float32. n rows, I inputs, O outputs, b entries of a block.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.activations import GELUActivation, NewGELUActivation
 from transformers.models.bert.modeling_bert import BertIntermediate
@@ -28,7 +29,7 @@ ROWS = 64  # for which a weight is reordered: from a few rows on the order is th
 def linear(
     inputs: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, reordered_OI: Tensor | None = None
 ) -> Tensor:
-    """torch.nn.functional.linear, by the faster of two libraries; `reordered_OI` is the weight in oneDNN's order."""
+    """torch.nn.functional.linear, large products by oneDNN; `reordered_OI` is the weight in its order."""
     if not _ours(inputs, weight_OI):
         return F.linear(inputs, weight_OI, bias_O)
     inputs_nI = inputs.reshape(-1, inputs.shape[-1])
@@ -42,7 +43,7 @@ def linear(
 def _ours(inputs: Tensor, weight_OI: Tensor) -> bool:
     """Whether it is computed here: autocast and other devices or types are torch's own business."""
     plain = inputs.device.type == "cpu" and inputs.dtype == weight_OI.dtype and inputs.dtype in _multiplied()
-    return plain and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+    return plain and not torch.is_autocast_enabled("cpu")
 
 
 def _worth_it(rows: int, weight_OI: Tensor) -> bool:
@@ -52,8 +53,9 @@ def _worth_it(rows: int, weight_OI: Tensor) -> bool:
 @functools.cache
 def _multiplied() -> tuple[torch.dtype, ...]:
     """The types of numbers that oneDNN multiplies on this processor."""
-    halves = (torch.bfloat16,) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ()
-    return (torch.float32, *halves)
+    if not torch.backends.mkldnn.is_available():
+        return ()
+    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
 def _times(a_nI: Tensor, b_OI: Tensor, bias_O: Tensor | None = None, reordered_OI: Tensor | None = None) -> Tensor:
@@ -82,17 +84,18 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs_nI: Tensor, bias_O: Tensor | None, weight_OI: Tensor) -> Tensor:
-        ctx.save_for_backward(inputs_nI, weight_OI)
+        inputs, _, weight = ctx.needs_input_grad  # beside a frozen weight its inputs are not kept
+        ctx.save_for_backward(inputs_nI if weight else None, weight_OI if inputs else None)
         return _times(inputs_nI, weight_OI, bias_O)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (inputs_nI, weight_OI), grad_nO = ctx.saved_tensors, gradients[0]
         inputs, bias, weight = ctx.needs_input_grad
         weight_grad_OI = None
         if weight:  # the shorter side first, which is the faster way round
-            outputs, width = weight_OI.shape
-            t_OI = outputs <= width
+            t_OI = grad_nO.shape[1] <= inputs_nI.shape[1]
             weight_grad_OI = _times(grad_nO.t(), inputs_nI.t()) if t_OI else _times(inputs_nI.t(), grad_nO.t()).t()
         return (
             _times(grad_nO, weight_OI.t()) if inputs else None,
@@ -164,9 +167,12 @@ def linear_then_gelu(layer: nn.Module, activation: nn.Module, inputs: Tensor) ->
     In bfloat16 never: the one kernel does not round in between, and what is read must be what is learnt from.
     """
     known = type(layer) in (Linear, GPT2Linear) and isinstance(activation, nn.GELU)
-    fits = known and inputs.dtype == torch.float32 and not torch.is_grad_enabled()
+    # A weight sharded by ZeRO-3 is whole only in its layer's own forward pass.
+    whole = known and inputs.dtype == torch.float32 and not hasattr(layer.weight, "ds_id")
+    if not whole or torch.is_grad_enabled() or not _ours(inputs, layer.weight_OI):
+        return activation(layer(inputs))
     inputs_nI = inputs.reshape(-1, inputs.shape[-1])
-    if not fits or not _ours(inputs, layer.weight_OI) or not _worth_it(len(inputs_nI), layer.weight_OI):
+    if not _worth_it(len(inputs_nI), layer.weight_OI):
         return activation(layer(inputs))
     how = ("gelu", [], activation.approximate)
     outputs_nO = torch.ops.mkldnn._linear_pointwise(inputs_nI, layer.weight_OI, layer.bias, *how)
@@ -213,16 +219,19 @@ class _TanhGELU(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return ctx.saved_tensors[0].mul_(gradients[0])  # in its place: new memory would take longer than the product
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
-    """torch's scaled_dot_product_attention [..., H, S, D]; on a CPU in float32, where bfloat16 takes twice as long."""
-    if query.device.type == "cpu":
+    """torch's scaled_dot_product_attention [..., H, S, D] with a mask that is added to the scores.
+
+    Of bfloat16 on a CPU it is computed in float32: its kernel takes four times as long backwards.
+    """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         parts = (query.float(), key.float(), value.float())
-        made = F.scaled_dot_product_attention(*parts, None if mask is None else mask.float(), **options)
-        return made.to(query.dtype)
+        return F.scaled_dot_product_attention(*parts, None if mask is None else mask.float(), **options).bfloat16()
     return F.scaled_dot_product_attention(query, key, value, mask, **options)
 
 

@@ -52,9 +52,9 @@ OWN = [2, 1, 0]  # "1.bias", "1.weight", "0.weight"
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ([1, 2, 0], r"rank 1 has the gradient of 1\.weight where rank 0 has that of 1\.bias; .*zero\.stage=0"),
-        ([2, 1], r"rank 1 has the gradient of none where rank 0 has that of 0\.weight;"),
-        ([2, 1, 0, 0], r"rank 1 has the gradient of 0\.weight where rank 0 has that of none;"),
+        ([1, 2, 0], r"rank 1 has the gradient of 1\.weight where rank 0 has that of 1\.bias: .*zero\.stage=0"),
+        ([2, 1], r"rank 1 has the gradient of none where rank 0 has that of 0\.weight:"),
+        ([2, 1, 0, 0], r"rank 1 has the gradient of 0\.weight where rank 0 has that of none:"),
     ],
 )
 def test_the_first_difference_is_named(monkeypatch, module, other, told):

@@ -20,7 +20,7 @@ TRAPS = "tests/engine/test_traps.py::"
 REMEDIES: dict[str, tuple[str, str, str, str]] = {
     "the ranks' orders of gradients are compared": (
         "launch/run.py",
-        "            callbacks.append(SameGradientOrder())\n",
+        "            callbacks = [SameGradientOrder(), *callbacks]",
         "            pass\n",
         TRAPS + "test_gradients_in_another_order_end_the_run_on_every_rank",
     ),

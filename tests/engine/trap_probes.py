@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from stage_losses import Losses
 from torch import nn
 from torch.distributed import distributed_c10d
 
@@ -260,12 +261,13 @@ def unlike_order(run: Run, patch: pytest.MonkeyPatch) -> dict:
         patch.setattr(
             kernels, "linear", lambda inputs, weight, bias=None, _=None: WeightFirst.apply(inputs, weight, bias)
         )
-    told = ""
+    told, losses = "", Losses()
+    with_callback(patch, losses)
     try:
         stages.ccr(run)
     except HarmfulUpdateError as error:
         told = str(error)
-    return {"told": gather_objects(told)}
+    return {"told": gather_objects(told), "losses": [value / world()[1] for value in losses.values]}
 
 
 def uneven_generation(run: Run, patch: pytest.MonkeyPatch) -> dict:

@@ -103,7 +103,7 @@ needs_bfloat16 = pytest.mark.skipif(
 
 @needs_bfloat16
 def test_products_in_bfloat16_are_rounded_once(always):
-    """2^-8 is a unit in the last place of 1: half of it is the most by which rounding moves a number."""
+    """By at most half a unit in the last place, which is 2^-8 of a number."""
     x, w, b, g = (t.bfloat16() for t in sides(60, 64, 32))
     leaves = [t.clone().requires_grad_() for t in (x, w, b)]
     with torch.profiler.profile() as seen:
@@ -138,6 +138,17 @@ def test_what_is_frozen_gets_no_gradient(always):
     linear(x.requires_grad_(), w, b).backward(g)
     assert x.grad is not None
     assert (w.grad, b.grad) == (None, None)
+
+
+@pytest.mark.parametrize(("frozen", "kept"), [("weight", [(4, 5)]), ("input", [(6, 5)]), ("none", [(6, 5), (4, 5)])])
+def test_beside_what_is_frozen_nothing_is_kept(always, frozen, kept):
+    x, w, b, _ = sides(6, 5, 4)
+    x.requires_grad_(frozen != "input")
+    w.requires_grad_(frozen != "weight")
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(tuple(t.shape)) or t, lambda t: t):
+        linear(x, w, b)
+    assert seen == kept
 
 
 def test_layers_keep_weights_names_and_shapes_and_can_be_copied(always):
@@ -218,6 +229,22 @@ def test_gelu_has_no_kernel_of_its_own_where_nothing_is_learnt(always, family, k
         assert gelus() == 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "name"), [(gpt2, "transformer.h.0.mlp.c_fc"), (bert, "encoder.layer.0.intermediate.dense")]
+)
+def test_a_sharded_weight_is_read_in_its_layer_alone(always, family, name):
+    """ZeRO-3 gathers it before the layer's forward pass; what lies there earlier may be on its way still."""
+    model, calls = with_faster_kernels(family()), []
+    layer = model.get_submodule(name)
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    model(torch.arange(6)[None])
+    assert calls == []
+    layer.weight.ds_id = 3
+    model(torch.arange(6)[None])
+    assert calls == [1]
+
+
 @pytest.mark.parametrize("family", [gpt2, bert])
 def test_in_bfloat16_what_is_read_is_what_is_learnt_from(always, family):
     """PPO's first ratio is 1: no rounding may fall away where no gradient is asked for."""
@@ -256,6 +283,13 @@ def test_gelu_of_a_turned_array_of_none_and_of_what_is_not_learnt():
 def test_gelu_of_other_types_is_left_to_torch(dtype):
     x = torch.linspace(-3, 3, 50, dtype=dtype).requires_grad_()
     assert torch.equal(kernels.TanhGELU()(x), nn.functional.gelu(x, approximate="tanh"))
+
+
+def test_attention_in_float64_stays_exact():
+    parts = [torch.randn(1, 2, 5, 8, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in range(3)]
+    query, key, value = parts
+    exact = (query @ key.transpose(2, 3) / 8**0.5).softmax(-1) @ value
+    torch.testing.assert_close(kernels.attention(*parts), exact, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("causal", [False, True])
