@@ -112,6 +112,21 @@ def test_in_bfloat16_both_ways_round_about_as_much_as_the_whole_model():
 
 
 @torch.no_grad()
+def test_scores_of_one_token_in_bfloat16_are_not_rounded():
+    """Those of 16 to 32 would be off by up to 0.06. A chance and a sum are rounded once each, by 2^-8 at most."""
+    draw = torch.Generator().manual_seed(3)
+    query, key, value = (
+        (scale * torch.randn(20, 4, places, 8, generator=draw)).bfloat16() for scale, places in ((8, 1), (1, 6), (1, 6))
+    )
+    module = gpt2().transformer.h[0].attn
+    made = own._attend_once(module, query, key, value, torch.zeros(20, 1, 6).bfloat16())
+    score = query.double() * module.scaling @ key.double().transpose(2, 3)
+    chance = score.softmax(-1)
+    assert score.abs().max() > 30
+    assert ((made - chance @ value.double()).abs() <= 2**-7 * (chance @ value.double().abs())).all()
+
+
+@torch.no_grad()
 def test_no_row_of_attention_sees_nothing(monkeypatch):
     """Kernels disagree on what comes of one: zeros, or not a number, which later layers would hand on."""
     lm, mask, looks = gpt2(), torch.tensor([[0, 0, 1, 1]]), []
