@@ -32,8 +32,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DE
 # DeepSpeed imports it with the first optimizer, and with it all of torch.compile: most of the time of a small start.
 import deepspeed.runtime.zero.muon.original_muon  # noqa: E402,F401
 import pytorch_lightning as pl  # noqa: E402
+import torch.distributed as dist  # noqa: E402
 
 from callbacks.checkpoint_folder import RejectedError, candidates, inspect  # noqa: E402
+from callbacks.requests import REQUEUE_CODE  # noqa: E402
 from launch import run as launch_run  # noqa: E402
 from launch import train  # noqa: E402
 from launch.config import command  # noqa: E402
@@ -159,6 +161,8 @@ def start(
 
             traceback.print_exc()
         finally:
+            if code in (0, REQUEUE_CODE) and dist.is_initialized():
+                code = 128 + signal.SIGABRT  # gloo may end such a process so (see `part`); os._exit never does
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -39,7 +39,7 @@ from datamodules.explanation import ExplanationData
 from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
 from launch.footprint import BUCKET, reducing_bytes, state_bytes
 from launch.heap import MMAP_MAX
-from lightning_modules.collectives import trainable_and_total, world
+from lightning_modules.collectives import part, trainable_and_total, world
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig
 from models.explainer import Explainer
@@ -225,6 +225,7 @@ def main() -> None:
         found = one_rank(args.rank_of, args.steps, args.memory, args.bucket, args.accumulate)
         if world()[0] == 0:
             print(json.dumps(found))
+        part()
         return
     mib = {}
     for stage, ranks, bucket, accumulate in MEMORY:

@@ -53,11 +53,12 @@ def main(config: TrainConfig) -> None:
     requests.signal = requests.signal or max(EARLY, default=0)
     try:
         run_all(config, requests)
-    except Interrupted as interrupted:
+    except Interrupted as interrupted:  # on all ranks, by agreement
         log.info("%s", interrupted)
+        if interrupted.requeue and first:
+            ask_for_requeue(run_dir, str(interrupted))
+        part()
         if interrupted.requeue:
-            if first:
-                ask_for_requeue(run_dir, str(interrupted))
             raise SystemExit(REQUEUE_CODE) from interrupted
     except LockLostError as lost:  # the folder is another's: not a word is left in it
         log.error("%s", lost)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from toy_reward import LENGTH, Prompts, Rewards, even, policy, tokenizer  # noqa: E402
 
 from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start  # noqa: E402
-from lightning_modules.collectives import sum_over_ranks, world  # noqa: E402
+from lightning_modules.collectives import part, sum_over_ranks, world  # noqa: E402
 from lightning_modules.ppo import module as ppo_module  # noqa: E402
 from lightning_modules.ppo.config import PPOConfig  # noqa: E402
 from models.language_model import LoraConfig, with_adapters  # noqa: E402
@@ -91,6 +91,7 @@ def main() -> None:
     ppo_module.uniforms = scripted
     found = {stage: {name: run(int(stage), *case) for name, case in CASES.items()} for stage in stages}
     Path(out, f"{world()[0]}.json").write_text(json.dumps(found))
+    part()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from launch.engine import start
 from launch.run import Run
 from launch.schema import TrainConfig
 from launch.stages import TRAINED
-from lightning_modules.collectives import sum_over_ranks, world
+from lightning_modules.collectives import part, sum_over_ranks, world
 
 
 class Losses(pl.Callback):
@@ -55,6 +55,7 @@ def main() -> None:
     found = {name: train(name, base, [*arguments, f"run_dir={out}"]) for name in TRAINED}
     if world()[0] == 0:
         (Path(out) / "losses.json").write_text(json.dumps(found))
+    part()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,14 @@ from launch.config import load
 from launch.engine import start
 from launch.run import Run
 from launch.schema import TrainConfig
-from lightning_modules.collectives import full_state, gather_objects, sum_over_ranks, trainable_and_total, world
+from lightning_modules.collectives import (
+    full_state,
+    gather_objects,
+    part,
+    sum_over_ranks,
+    trainable_and_total,
+    world,
+)
 from lightning_modules.explanation import ExplanationModule
 from lightning_modules.ppo import adversary
 from lightning_modules.ppo.module import PPOModule
@@ -305,6 +312,7 @@ def main() -> None:
             found = globals()[job["probe"]](Run(config), patch)
         if world()[0] == 0:
             Path(job["out"]).write_text(json.dumps(found))
+    part()
 
 
 if __name__ == "__main__":
