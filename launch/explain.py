@@ -5,7 +5,7 @@ python launch/explain.py run=runs/mine pairs=pairs.jsonl json=true > explained.j
 python launch/explain.py run=runs/mine user=newcomer user_concepts="sound quality,price" item=B000068NW5
 
 A user or item that train does not know is served through concepts: those it is said to care about or to be praised for,
-and those in an item's title. The graph network reads them as it reads those of any node; the output says `cold`.
+and those in an item's title. The graph network reads them as it reads those of any node; the output has them in `cold`.
 """
 
 import difflib
@@ -37,6 +37,7 @@ from models.generation import generate
 from models.language_model import load_tokenizer
 
 BATCH = 64
+TELLING = {"user": "user_concepts", "item": "item_concepts or item_title"}
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,12 @@ def _named(concepts: list[str]) -> tuple[str, ...]:
 def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
     """Prediction records of pairs; `rating` and `reference` are those of the corpus where it knows the pair.
 
-    A pair that is a train record is explained from the graph without its own fold, as in training. `cold` lists which
-    of user and item stand in no train record.
+    A pair that is a train record is explained from the graph without its own fold, as in training. `cold` holds the
+    concepts by which a user or item (its keys) is served that stands in no train record.
     """
-    if not (run / "config.yaml").is_file():
-        raise InputError(f"run={run}: no config.yaml there; give the folder of a run of launch/train.py")
-    config, _ = load(TrainConfig, [str(run / "config.yaml"), f"run_dir={run}"])
-    corpus = Corpus.load(config.data.path or run / "data")
-    folder = RunFolder(config)
-    folder.corpus = corpus.manifest["files"]["records.parquet"]
+    config, corpus, folder = opened(run)
     nodes = {kind: cold_nodes(corpus, pairs, kind) for kind in ("user", "item")}
-    asked, evidence = _evidence_of(config, corpus, folder, pairs, nodes, stage)
+    asked, evidence = evidence_of(config, corpus, folder, pairs, nodes, stage)
     source = folder.need(stage, "explain")
     tokenizer, explainer = load_tokenizer(str(source / "lm")), load_explainer(source).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -158,8 +154,20 @@ def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
         texts |= {row: " ".join(text.split()) for row, text in zip(batch.record_B.tolist(), decoded, strict=True)}
     rows = predictions(asked, evidence, texts)
     for row, user, item in zip(rows, asked.user_R.tolist(), asked.item_R.tolist(), strict=True):
-        row["cold"] = [kind for kind, node in (("user", user), ("item", item)) if node in nodes[kind].concepts]
+        served = {kind: nodes[kind].concepts.get(node) for kind, node in (("user", user), ("item", item))}
+        row["cold"] = {kind: [corpus.concepts[c] for c in found] for kind, found in served.items() if found is not None}
     return rows
+
+
+def opened(run: Path) -> tuple[TrainConfig, Corpus, RunFolder]:
+    """A run to read from. Raises InputError where there is none."""
+    if not (run / "config.yaml").is_file():
+        raise InputError(f"run={run}: no config.yaml there; give the folder of a run of launch/train.py")
+    config, _ = load(TrainConfig, [str(run / "config.yaml"), f"run_dir={run}"])
+    corpus = Corpus.load(config.data.path or run / "data")
+    folder = RunFolder(config)
+    folder.corpus = corpus.manifest["files"]["records.parquet"]
+    return config, corpus, folder
 
 
 class ColdNodes(NamedTuple):
@@ -203,7 +211,7 @@ def cold_nodes(corpus: Corpus, pairs: list[Pair], kind: str) -> ColdNodes:
     return ColdNodes(names, {node: list(concepts) for node, concepts in found.items()})
 
 
-def _evidence_of(
+def evidence_of(
     config: TrainConfig,
     corpus: Corpus,
     folder: RunFolder,
@@ -247,8 +255,10 @@ def _indices(ids: list[str], known: list[str]) -> np.ndarray:
 
 def as_text(row: dict) -> str:
     """A prediction for a person."""
-    cold = f"  (new, served by its concepts: {' and '.join(row['cold'])})" if row["cold"] else ""
-    lines = [f"user {row['user']}, item {row['item']}{cold}", f"  {row['explanation']}"]
+    lines = [f"user {row['user']}, item {row['item']}", f"  {row['explanation']}"]
+    for kind, concepts in row["cold"].items():
+        known_by = ", ".join(concepts) or f"nothing; tell something by {TELLING[kind]}"
+        lines.insert(1, f"  the {kind} is new, known by {known_by}")
     lines.append(f"  predicted rating {row['predicted_rating']:.2f}")
     for concept in row["concepts"]:
         sign = {1: "+", -1: "-", 0: " "}[concept["polarity"]]

@@ -163,7 +163,17 @@ def _base_of_adapters(name: str) -> str:
     if not (Path(name) / "adapter_config.json").is_file():
         return ""
     saved = PeftConfig.from_pretrained(name)
-    return saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
+    base = Path(saved.base_model_name_or_path)
+    if not base.is_absolute() or base.is_dir():
+        return saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
+    # A run folder that was moved took a base model made in place along: explanation/base, somewhere above the adapters.
+    for above in Path(name).resolve().parents:
+        if (moved := above.joinpath(*base.parts[-2:])).is_dir():
+            return str(moved)
+    raise InputError(
+        f"{name}: its adapters were trained on the model in {base}, which is gone; bring it back, or write where it is "
+        "now as base_model_name_or_path into adapter_config.json"
+    )
 
 
 def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None = None) -> PreTrainedModel | PeftModel:

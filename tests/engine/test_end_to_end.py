@@ -138,7 +138,7 @@ def test_explain_serves_a_newcomer_through_concepts_and_says_so(finished: tuple[
     folder, _ = finished
     pair = [f"run={folder}", "user=nobody", "item=hotel-00001"]
     row = json.loads(command("explain.py", *pair, "user_concepts=breakfast", "json=true").stdout)
-    assert row["cold"] == ["user"]
+    assert row["cold"] == {"user": ["breakfast"]}
     assert 1 <= row["predicted_rating"] <= 5
     done = command("explain.py", *pair, "user_concepts=breakfest")
     assert done.returncode == 2

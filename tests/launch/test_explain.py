@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from datamodules.build import BuildOptions, RawRecord, build_corpus
 from datamodules.graph import build_graph, fold_of_records
 from launch.config import load
-from launch.explain import ExplainConfig, Pair, _evidence_of, cold_nodes, wanted_pairs
+from launch.explain import ExplainConfig, Pair, as_text, cold_nodes, evidence_of, wanted_pairs
 from launch.schema import TrainConfig
 from lightning_modules.rating import infer_evidence
 from metrics.errors import InputError
@@ -51,6 +51,14 @@ def test_a_file_without_pairs_or_with_a_bad_line_is_one_sentence(tmp_path, line,
         read(tmp_path, line)
 
 
+def test_a_person_is_told_by_what_a_newcomer_is_known():
+    row = {"user": "u", "item": "i", "explanation": "fine", "predicted_rating": 3.14159, "concepts": []}
+    assert as_text(row | {"cold": {}}) == "user u, item i\n  fine\n  predicted rating 3.14"
+    told = as_text(row | {"cold": {"user": ["price", "sound"], "item": []}})
+    assert "  the user is new, known by price, sound\n" in told
+    assert "  the item is new, known by nothing; tell something by item_concepts or item_title\n" in told
+
+
 def test_an_id_that_looks_like_a_token_is_an_id():
     sha1 = "0123456789abcdef" * 2 + "01234567"
     assert wanted_pairs(load(ExplainConfig, ["run=r", f"user={sha1}", "item=sk-1234567890abcdefgh"])[0]) == [
@@ -85,14 +93,14 @@ def rated(tmp_path):
     return config, corpus, SimpleNamespace(need=lambda name, stage: tmp_path), evidence
 
 
-def evidence_of(rated, pairs):
+def found_for(rated, pairs):
     config, corpus, folder, _ = rated
     nodes = {kind: cold_nodes(corpus, pairs, kind) for kind in ("user", "item")}
-    return _evidence_of(config, corpus, folder, pairs, nodes, "ppo")[1]
+    return evidence_of(config, corpus, folder, pairs, nodes, "ppo")[1]
 
 
 def test_a_cold_item_of_the_corpus_is_served_as_a_newcomer_of_the_same_title_is(rated):
-    found = evidence_of(rated, [Pair("u0", "late"), Pair("u0", "later", item_title="keys for all")])
+    found = found_for(rated, [Pair("u0", "late"), Pair("u0", "later", item_title="keys for all")])
     assert found.candidates(0) == found.candidates(1)
     assert found.predicted_R[0] == found.predicted_R[1]
 
@@ -101,6 +109,6 @@ def test_a_pair_that_the_run_knows_is_explained_by_what_the_run_found(rated):
     _, corpus, _, evidence = rated
     record = int(corpus.rows("train")[3])
     user, item = corpus.users[corpus.user_R[record]], corpus.items[corpus.item_R[record]]
-    found = evidence_of(rated, [Pair("stranger", item), Pair(user, item)])
+    found = found_for(rated, [Pair("stranger", item), Pair(user, item)])
     assert found.candidates(1) == evidence.candidates(record)
     assert (found.predicted_R[1], found.fold_R[1]) == (evidence.predicted_R[record], evidence.fold_R[record])
