@@ -225,7 +225,9 @@ def evidence_of(
     graph = build_graph(corpus, config.graph)
     model = load_rating_model(rating, graph)
     counts = graph.node_counts | {kind: len(cold.names) for kind, cold in nodes.items()}
-    graph = with_new_nodes(graph, {kind: cold.concepts for kind, cold in nodes.items()}, counts)
+    told = with_new_nodes(graph, {kind: cold.concepts for kind, cold in nodes.items()}, counts)
+    # What is told of newcomers is praise alone, which made ratings too high (docs/data.md): they are rated without it.
+    untold = with_new_nodes(graph, {}, counts)
     model.add_nodes(counts)
     known = {(int(u), int(v)): r for r, (u, v) in enumerate(zip(corpus.user_R, corpus.item_R, strict=True))}
     rows = [known.get(pair) for pair in zip(users.tolist(), items.tolist(), strict=True)]
@@ -240,7 +242,8 @@ def evidence_of(
         explanations=["" if r is None else corpus.explanations[r] for r in rows],
         mentions=[[] if r is None else corpus.mentions[r] for r in rows],
     )
-    fresh = infer_evidence(model, graph, asked, np.zeros(len(pairs), dtype=np.int16), config.graph, config.seed)
+    whole_R = np.zeros(len(pairs), dtype=np.int16)
+    fresh = infer_evidence(model, told, asked, whole_R, config.graph, config.seed, rated_on=untold)
     new = (list(nodes["user"].concepts), list(nodes["item"].concepts))
     # A pair of the corpus whose user or item train does not know: the run had nothing told of them to go by.
     cold = [u in new[0] or v in new[1] for u, v in zip(users.tolist(), items.tolist(), strict=True)]

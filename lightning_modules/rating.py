@@ -133,18 +133,25 @@ def check_candidates(config: GraphConfig, corpus: Corpus) -> None:
 
 @torch.no_grad()
 def infer_evidence(
-    model: RatingModel, graph: ConceptGraph, corpus: Corpus, fold_R: np.ndarray, config: GraphConfig, seed: int
+    model: RatingModel,
+    graph: ConceptGraph,
+    corpus: Corpus,
+    fold_R: np.ndarray,
+    config: GraphConfig,
+    seed: int,
+    rated_on: ConceptGraph | None = None,
 ) -> Evidence:
     """Node states, predicted ratings and candidate concepts of every record of `corpus`.
 
-    Fold 0 is the whole graph; fold f >= 1 lacks the edges of its own records, who read from there. Folds are shared
-    out over the ranks; collective, every rank returns the whole.
+    Fold 0 is the whole graph; fold f >= 1 lacks the edges of its own records, who read from there. Ratings, and the
+    sentiment that candidates are to agree with, are predicted on `rated_on` where it is given. Folds are shared out
+    over the ranks; collective, every rank returns the whole.
     """
     check_candidates(config, corpus)
     rank, ranks = world()
-    graph = graph.to(model.device)
+    graphs = (graph.to(model.device), rated_on.to(model.device) if rated_on else None)
     folds = list(range(int(fold_R.max()) + 1))
-    parts = {fold: _read_fold(model, graph, corpus, fold_R, fold, config, seed) for fold in folds[rank::ranks]}
+    parts = {fold: _read_fold(model, *graphs, corpus, fold_R, fold, config, seed) for fold in folds[rank::ranks]}
     merged = {fold: part for found in gather_objects(parts) for fold, part in found.items()}
     predicted_R, rows = torch.zeros(len(fold_R)), [[] for _ in fold_R]
     for fold in folds:
@@ -166,6 +173,7 @@ def infer_evidence(
 def _read_fold(
     model: RatingModel,
     graph: ConceptGraph,
+    rated_on: ConceptGraph | None,
     corpus: Corpus,
     fold_R: np.ndarray,
     fold: int,
@@ -174,11 +182,13 @@ def _read_fold(
 ) -> tuple[Tensor, Tensor, np.ndarray, Tensor, list]:
     """(user states, item states, records of the fold, their predicted ratings, their candidates), on CPU."""
     record_M = np.flatnonzero(fold_R == fold)
-    edges = graph.edges(record_M if fold else None)
-    states, attention = read_graph(model, edges, config.sampling == "neighbor")
+    left_out, by_parts = record_M if fold else None, config.sampling == "neighbor"
+    edges = graph.edges(left_out)
+    states, attention = read_graph(model, edges, by_parts)
+    rating_states = read_graph(model, rated_on.edges(left_out), by_parts)[0] if rated_on else states
     user_M, item_M = corpus.user_R[record_M].astype(np.int64), corpus.item_R[record_M].astype(np.int64)
     pairs = (torch.from_numpy(index_M).to(model.device) for index_M in (user_M, item_M))
-    predicted_M = model.rate(states, *pairs).clamp(corpus.rating_min, corpus.rating_max)
+    predicted_M = model.rate(rating_states, *pairs).clamp(corpus.rating_min, corpus.rating_max)
     states, edges, attention = (
         {name: value.cpu() for name, value in found.items()} for found in (states, edges, attention)
     )

@@ -105,6 +105,16 @@ def test_a_cold_item_of_the_corpus_is_served_as_a_newcomer_of_the_same_title_is(
     assert found.predicted_R[0] == found.predicted_R[1]
 
 
+def test_what_is_told_of_a_newcomer_gives_it_candidates_and_a_state_and_leaves_its_rating(rated):
+    told = found_for(rated, [Pair("new", "i1", ("price",)), Pair("u0", "fresh", (), ("sound",))])
+    silent = found_for(rated, [Pair("new", "i1"), Pair("u0", "fresh")])
+    assert told.predicted_R.tolist() == silent.predicted_R.tolist()
+    for mine, other in ((told.users_FND[0, 4], silent.users_FND[0, 4]), (told.items_FND[0, 6], silent.items_FND[0, 6])):
+        assert (mine - other).abs().max() > 1e-3
+    assert rated[1].concepts[told.candidates(0)[0].concept] == "price"
+    assert told.candidates(1) != silent.candidates(1)
+
+
 def test_a_pair_that_the_run_knows_is_explained_by_what_the_run_found(rated):
     _, corpus, _, evidence = rated
     record = int(corpus.rows("train")[3])
