@@ -84,7 +84,7 @@ class Watchdog(pl.Callback):
         self._mark(trainer, "end of an epoch")
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Ends the watch, also after an error."""
+        """Ends the watch. After an exception Lightning does not come here: what cleans up is watched, too."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

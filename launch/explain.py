@@ -5,7 +5,8 @@ python launch/explain.py run=runs/mine pairs=pairs.jsonl json=true > explained.j
 python launch/explain.py run=runs/mine user=newcomer user_concepts="sound quality,price" item=B000068NW5
 
 A user or item that train does not know is served through concepts: those it is said to care about or to be praised for,
-and those in an item's title. The graph network reads them as it reads those of any node; the output has them in `cold`.
+and those in an item's title. The graph network reads them as it reads those of any node, but for the predicted rating,
+which no telling changes; the output has them in `cold`.
 """
 
 import difflib
@@ -227,7 +228,8 @@ def evidence_of(
     counts = graph.node_counts | {kind: len(cold.names) for kind, cold in nodes.items()}
     told = with_new_nodes(graph, {kind: cold.concepts for kind, cold in nodes.items()}, counts)
     # What is told of newcomers is praise alone, which made ratings too high (docs/data.md): they are rated without it.
-    untold = with_new_nodes(graph, {}, counts)
+    anything = any(concepts for cold in nodes.values() for concepts in cold.concepts.values())
+    untold = with_new_nodes(graph, {}, counts) if anything else None
     model.add_nodes(counts)
     known = {(int(u), int(v)): r for r, (u, v) in enumerate(zip(corpus.user_R, corpus.item_R, strict=True))}
     rows = [known.get(pair) for pair in zip(users.tolist(), items.tolist(), strict=True)]
@@ -258,10 +260,11 @@ def _indices(ids: list[str], known: list[str]) -> np.ndarray:
 
 def as_text(row: dict) -> str:
     """A prediction for a person."""
-    lines = [f"user {row['user']}, item {row['item']}", f"  {row['explanation']}"]
+    lines = [f"user {row['user']}, item {row['item']}"]
     for kind, concepts in row["cold"].items():
         known_by = ", ".join(concepts) or f"nothing; tell something by {TELLING[kind]}"
-        lines.insert(1, f"  the {kind} is new, known by {known_by}")
+        lines.append(f"  the {kind} is new, known by {known_by}")
+    lines.append(f"  {row['explanation']}")
     lines.append(f"  predicted rating {row['predicted_rating']:.2f}")
     for concept in row["concepts"]:
         sign = {1: "+", -1: "-", 0: " "}[concept["polarity"]]

@@ -1,6 +1,7 @@
 """The few collective operations, each also right in a single process."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import distributed_c10d
+
+log = logging.getLogger("llm2er")
 
 
 def world() -> tuple[int, int]:
@@ -35,13 +38,16 @@ def barrier() -> None:
 
 
 def part() -> None:
-    """Leaves the process group at the end of all work; collective.
+    """Leaves the process group at the end of all work, once all ranks are there; collective.
 
-    A process that ends inside of a gloo group may be aborted in its last moment (3 of 15 did, on a busy machine), and a
-    run that had done all it should is taken for a failed one.
+    A process that ends inside of a gloo group may be aborted in its last moment (3 of 15 were, on a busy machine), and
+    a run that had done all it should is taken for a failed one. A rank that is gone already has told why by itself.
     """
     if dist.is_available() and dist.is_initialized():
-        dist.barrier()
+        try:
+            dist.barrier()
+        except RuntimeError as error:
+            log.warning("another rank ended before all work was over: %s", str(error).splitlines()[0])
         dist.destroy_process_group()
 
 

@@ -149,7 +149,7 @@ def infer_evidence(
     """
     check_candidates(config, corpus)
     rank, ranks = world()
-    graphs = (graph.to(model.device), rated_on.to(model.device) if rated_on else None)
+    graphs = (graph.to(model.device), rated_on and rated_on.to(model.device))
     folds = list(range(int(fold_R.max()) + 1))
     parts = {fold: _read_fold(model, *graphs, corpus, fold_R, fold, config, seed) for fold in folds[rank::ranks]}
     merged = {fold: part for found in gather_objects(parts) for fold, part in found.items()}

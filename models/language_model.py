@@ -31,6 +31,7 @@ from models.kernels import with_faster_kernels
 PLAIN_FAMILIES = {"gpt2", "llama", "qwen2", "qwen3"}  # whose networks are known: see `attends_plainly`
 ALIGNED = 64  # columns: a multiple of it suits the kernels for matrix products
 NO_CHANCE = -3e4  # as a logit, in any precision
+IN_PLACE = Path("explanation", "base")  # of a run folder: the model that is made where none is named
 SPECIAL = PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
 
@@ -163,17 +164,24 @@ def _base_of_adapters(name: str) -> str:
     if not (Path(name) / "adapter_config.json").is_file():
         return ""
     saved = PeftConfig.from_pretrained(name)
-    base = Path(saved.base_model_name_or_path)
-    if not base.is_absolute() or base.is_dir():
+    if not saved.base_model_name_or_path:
+        raise InputError(f"{name}/adapter_config.json: has no base_model_name_or_path, the model that its adapters fit")
+    if not Path(saved.base_model_name_or_path).is_absolute():
         return saved.base_model_name_or_path + (f"@{saved.revision}" if saved.revision else "")
-    # A run folder that was moved took a base model made in place along: explanation/base, somewhere above the adapters.
-    for above in Path(name).resolve().parents:
-        if (moved := above.joinpath(*base.parts[-2:])).is_dir():
-            return str(moved)
-    raise InputError(
-        f"{name}: its adapters were trained on the model in {base}, which is gone; bring it back, or write where it is "
-        "now as base_model_name_or_path into adapter_config.json"
-    )
+    return _base_folder(Path(name), Path(saved.base_model_name_or_path))
+
+
+def _base_folder(adapters: Path, told: Path) -> str:
+    """Where the base model of adapters is now: a run folder that is moved takes one that was made in place along."""
+    places = [told]
+    if told.match(str(IN_PLACE)):
+        places += [above / IN_PLACE for above in adapters.resolve().parents]
+    found = {place.resolve() for place in places if place.is_dir()}
+    if len(found) == 1:
+        return str(*found)
+    remedy = f"{'take the wrong one away' if found else 'bring it back'}, or write where it is into adapter_config.json"
+    where = f"is {' or '.join(sorted(map(str, found)))}" if found else f"was {told}, which is gone"
+    raise InputError(f"{adapters}: the model that its adapters were trained on {where}; {remedy}")
 
 
 def with_adapters(model: PreTrainedModel, lora: LoraConfig, commit: str | None = None) -> PreTrainedModel | PeftModel:

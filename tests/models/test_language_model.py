@@ -1,7 +1,6 @@
 """The language model: tokenizer, creation, loading, adapters, and a real pre-trained checkpoint."""
 
 import os
-import shutil
 import struct
 from pathlib import Path
 
@@ -30,7 +29,6 @@ from models.language_model import (
     create_language_model,
     load_language_model,
     load_tokenizer,
-    load_trunk,
     train_tokenizer,
     with_adapters,
 )
@@ -352,19 +350,6 @@ def test_adapters_are_read_back_on_the_revision_they_were_trained_on(hub, tmp_pa
     load_language_model(f"org/tiny@{'a' * 40}", LoraConfig(rank=2)).save_pretrained(tmp_path / "adapters")
     base = load_language_model(f"org/tiny@{'a' * 40}")
     assert torch.equal(embeddings(load_language_model(str(tmp_path / "adapters"))), embeddings(base))
-
-
-def test_adapters_of_a_moved_run_find_their_base_again_or_say_what_they_miss(created, tmp_path):
-    base, adapters = tmp_path / "run" / "explanation" / "base", Path("ppo", "export", "lm")
-    shutil.copytree(created, base)
-    load_language_model(str(base), LoraConfig(rank=2)).save_pretrained(tmp_path / "run" / adapters)
-    moved = (tmp_path / "run").rename(tmp_path / "moved")
-    found = load_language_model(str(moved / adapters))
-    assert torch.equal(embeddings(found), embeddings(load_language_model(str(created))))
-    assert len(load_trunk(str(moved / adapters), 1).h) == 1
-    shutil.rmtree(moved / "explanation")
-    with pytest.raises(InputError, match=r"moved/ppo/export/lm: .*/run/explanation/base, which is gone"):
-        load_language_model(str(moved / adapters))
 
 
 ODD = GPT2Config(vocab_size=13, n_positions=8, n_embd=8, n_layer=1, n_head=2)
