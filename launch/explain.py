@@ -11,6 +11,7 @@ which no telling changes; the output has them in `cold`.
 
 import difflib
 import json
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +73,7 @@ class ExplainConfig:
 def main(config: ExplainConfig) -> None:
     """Explains and prints."""
     transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"transformers|peft")
     for row in explain(Path(config.run), wanted_pairs(config), config.stage):
         print(json.dumps(row, ensure_ascii=False) if config.json else as_text(row))
 
