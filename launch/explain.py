@@ -229,7 +229,7 @@ def evidence_of(
     model = load_rating_model(rating, graph)
     counts = graph.node_counts | {kind: len(cold.names) for kind, cold in nodes.items()}
     told = with_new_nodes(graph, {kind: cold.concepts for kind, cold in nodes.items()}, counts)
-    # What is told of newcomers is praise alone, which made ratings too high (docs/data.md): they are rated without it.
+    # What is told of newcomers is praise alone, which made ratings worse (docs/data.md): they are rated without it.
     anything = any(concepts for cold in nodes.values() for concepts in cold.concepts.values())
     untold = with_new_nodes(graph, {}, counts) if anything else None
     model.add_nodes(counts)
