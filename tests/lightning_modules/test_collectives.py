@@ -6,13 +6,18 @@ import sys
 import pytest
 
 RANK = """
-import logging, os, sys
+import logging, os, sys, time
 import torch.distributed as dist
 from lightning_modules.collectives import part
 store, rank, other = sys.argv[1:]
 logging.basicConfig(format="%(message)s")
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=2)
+dist.barrier()
+if (rank, other) == ("0", "dies"):
+    open(store + ".met", "w").close()
 if (rank, other) == ("1", "dies"):
+    while not os.path.exists(store + ".met"):
+        time.sleep(0.01)
     os._exit(3)
 part()
 assert not dist.is_initialized()
