@@ -34,7 +34,7 @@ from lightning_modules.ppo.module import PPOModule
 from lightning_modules.rating import RatingModule, infer_evidence, load_rating_model
 from models.discriminator import begin_token, new_discriminator
 from models.explainer import load_explainer, new_explainer
-from models.language_model import check_context, commit_of, create_language_model, load_tokenizer
+from models.language_model import IN_PLACE, check_context, commit_of, create_language_model, load_tokenizer
 from models.text_encoder import create_encoder, load_encoder
 
 log = logging.getLogger("llm2er")
@@ -70,8 +70,7 @@ def explanation(run: Run) -> dict:
     """Fine-tunes the language model on the prompts; then samples train prompts, the fakes of the HQAR stage."""
     config = run.config
     evidence = run.evidence("explanation")
-    folder = run.folder.stage("explanation")
-    name = config.explanation.model or str(folder / "base")
+    name = config.explanation.model or str(run.folder.path / IN_PLACE)
     if not config.explanation.model and world()[0] == 0:
         texts = [run.corpus.explanations[record] for record in run.corpus.rows("train").tolist()]
         texts += [config.prompt.instruction, *run.corpus.concepts]

@@ -47,7 +47,7 @@ def part() -> None:
         try:
             dist.barrier()
         except RuntimeError as error:
-            log.warning("another rank ended before all work was over: %s", str(error).splitlines()[0])
+            log.warning("another rank ended before all work was over: %s", str(error).partition("\n")[0])
         dist.destroy_process_group()
 
 

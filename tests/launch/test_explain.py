@@ -100,9 +100,10 @@ def found_for(rated, pairs):
 
 
 def test_a_cold_item_of_the_corpus_is_served_as_a_newcomer_of_the_same_title_is(rated):
-    found = found_for(rated, [Pair("u0", "late"), Pair("u0", "later", item_title="keys for all")])
+    found = found_for(rated, [Pair("u0", "late"), Pair("u0", "later", item_title="keys for all"), Pair("u0", "plain")])
     assert found.candidates(0) == found.candidates(1)
     assert torch.equal(found.items_FND[0, 5], found.items_FND[0, 6])
+    assert not torch.equal(found.items_FND[0, 6], found.items_FND[0, 7])
 
 
 def test_what_is_told_of_a_newcomer_gives_it_candidates_and_a_state_and_leaves_its_rating(rated):

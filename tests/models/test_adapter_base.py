@@ -51,12 +51,13 @@ def test_a_base_that_is_gone_is_named(moved):
 
 
 def test_another_folder_of_the_same_name_is_no_base(created, tmp_path):
-    shutil.copytree(created, tmp_path / "models" / "gpt2")
-    load_language_model(str(tmp_path / "models" / "gpt2"), LoraConfig(rank=2)).save_pretrained(tmp_path / "adapters")
-    (tmp_path / "models").rename(tmp_path / "elsewhere")
-    shutil.copytree(created, tmp_path / "adapters" / "models" / "gpt2")
-    with pytest.raises(InputError, match="models/gpt2, which is gone"):
-        load_language_model(str(tmp_path / "adapters"))
+    base, adapters = tmp_path / "old" / "models" / "gpt2", tmp_path / "new" / "adapters"
+    shutil.copytree(created, base)
+    load_language_model(str(base), LoraConfig(rank=2)).save_pretrained(adapters)
+    shutil.rmtree(base)
+    shutil.copytree(created, tmp_path / "new" / "models" / "gpt2")
+    with pytest.raises(InputError, match="old/models/gpt2, which is gone"):
+        load_language_model(str(adapters))
 
 
 def test_adapters_that_name_no_model_are_refused(moved):
