@@ -17,7 +17,7 @@ from callbacks.checkpoint_folder import (
 )
 from callbacks.durable import link_tree, swap_folder
 from callbacks.requests import restarted
-from launch.run_folder import RunFolder
+from launch.run_folder import RunFolder, changed_keys
 from lightning_modules.collectives import barrier, gather_objects, world
 from metrics.errors import InputError
 
@@ -70,18 +70,16 @@ def fits(path: Path, manifest: Manifest, config: dict[str, Any], stage: str) -> 
             f"python launch/train.py convert={path} world_size={ranks} out={path}-{ranks}-ranks, "
             f"then give resume={path}-{ranks}-ranks"
         )
-    was = manifest.config
-    changed = [key for key in sorted(was.keys() | config.keys()) if was.get(key) != config.get(key)]
-    told = {key: f"{key} (was {was.get(key)!r}, is {config.get(key)!r})" for key in changed}
-    length = [key for key in changed if key in run_length(stage)]
-    other = [key for key in changed if key not in length]
+    changes = changed_keys(manifest.config, config)
+    length = [text for key, text in changes.items() if key in run_length(stage)]
+    other = [text for key, text in changes.items() if key not in run_length(stage)]
     if other:
         raise InputError(
-            f"{path} was saved with another config: {', '.join(told[key] for key in other)}; restore the values, "
+            f"{path} was saved with another config: {', '.join(other)}; restore the values, "
             "choose another run_dir, or start the stage anew by resume=none"
         )
     if length:
-        log.warning("%s: goes on with %s", stage, ", ".join(told[key] for key in length))
+        log.warning("%s: goes on with %s", stage, ", ".join(length))
 
 
 def run_length(stage: str) -> set[str]:

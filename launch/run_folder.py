@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from callbacks.durable import sync_tree, write_durably
-from launch.config import flatten
+from launch.config import flatten, keys
 from launch.run_lock import InUseError, RunLock
 from launch.schema import TrainConfig
 from lightning_modules.collectives import barrier, gather_objects, world
@@ -108,13 +108,11 @@ class RunFolder:
             return True
         if not marker.is_file():
             return False
-        before, now = json.loads(marker.read_text())["config"], self._relevant(name)
-        changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-        if changed:
-            told = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in changed)
+        changes = changed_keys(json.loads(marker.read_text())["config"], self._relevant(name))
+        if changes:
             raise InputError(
-                f"{self.stage(name)} was made by another config: {told}; choose another run_dir, restore the values, "
-                f"or delete {self.stage(name)} to train it anew"
+                f"{self.stage(name)} was made by another config: {', '.join(changes.values())}; choose another "
+                f"run_dir, restore the values, or delete {self.stage(name)} to train it anew"
             )
         return True
 
@@ -155,6 +153,17 @@ class RunFolder:
         chosen.pop("data.path")  # a corpus may be moved; its checksum says whether it is the same
         chosen.pop("data.workers")
         return chosen | {CHECKSUM: self.corpus}
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """Keys whose values differ between a finished stage (or checkpoint) and this run -> "key (was 1, is 2)", sorted.
+
+    A key that `before` lacks counts as its default: it was made before the key existed, by what is now the default.
+    Without this rule each new key would make every finished stage of every user stale.
+    """
+    defaults = {key.name: key.default for key in keys(TrainConfig)}
+    old = {key: before.get(key, defaults.get(key)) for key in before.keys() | now.keys()}
+    return {key: f"{key} (was {old[key]!r}, is {now.get(key)!r})" for key in sorted(old) if old[key] != now.get(key)}
 
 
 def _nested(flat: dict[str, Any]) -> dict:

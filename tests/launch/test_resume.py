@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from callbacks import checkpoint_folder
-from callbacks.checkpoint_folder import Manifest, digest, files_of, publish, step_name
+from callbacks.checkpoint_folder import Manifest, digest, files_of, inspect, publish, step_name
 from launch.config import load
-from launch.resume import refuse_what_is_not_due, resume_point
+from launch.resume import fits, refuse_what_is_not_due, resume_point
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
 from metrics.errors import InputError
@@ -200,3 +200,13 @@ def test_a_product_that_came_later_than_the_checkpoint_is_removed(folder):
     run.export("rating").mkdir(parents=True)
     resume_point(run, "rating")
     assert not run.export("rating").exists()
+
+
+def test_a_checkpoint_from_before_a_key_existed_is_one_of_its_default(folder):
+    run = folder()
+    path = save(run, 10)
+    manifest = inspect(path)
+    del manifest.config["graph.folds"]
+    fits(path, manifest, run.state_config("rating"), "rating")
+    with pytest.raises(InputError, match=r"graph\.folds \(was 20, is 3\)"):
+        fits(path, manifest, folder("graph.folds=3").state_config("rating"), "rating")

@@ -135,15 +135,16 @@ def test_another_corpus_makes_a_stage_stale(folder):
         folder(corpus="other").done("rating")
 
 
-def test_a_key_that_a_later_version_has_added_is_named(folder):
+def test_a_key_that_a_later_version_has_added_counts_as_its_default(folder):
     run = folder()
     run.finish("rating", {})
     marker = run.export("rating") / "stage.json"
     old = json.loads(marker.read_text())
     del old["config"]["graph.folds"]
     marker.write_text(json.dumps(old))
-    with pytest.raises(InputError, match=r"graph\.folds \(was None, is 20\)"):
-        run.done("rating")
+    assert run.done("rating")
+    with pytest.raises(InputError, match=r"graph\.folds \(was 20, is 3\)"):
+        folder("graph.folds=3").done("rating")
 
 
 def test_a_stage_may_come_from_another_run(folder, tmp_path):
