@@ -20,6 +20,7 @@ from datamodules.importers.embedded import write_embedded
 from launch.engine import prepare_cpu, use_cpu
 from launch.footprint import Shape, activation_bytes, reducing_bytes, state_bytes
 from launch.forecast import Forecast, Lengths, fitting_seconds, ppo_seconds, room_for
+from launch.llm2er_eqr import LLM2ER_EQR
 from launch.schema import STAGES, TrainConfig
 from lightning_modules.collectives import trainable_and_total
 from lightning_modules.fitting import FitConfig
@@ -31,12 +32,7 @@ from models.hgt import RatingModel
 from models.language_model import at_revision, new_gpt2_config, with_adapters
 from models.text_encoder import new_bert_config
 
-# The stages that read each split; hqar keeps texts of train for its validation.
-READERS = {
-    "train": ("rating", "explanation", "ccr", "hqar", "ppo", "result"),
-    "valid": ("rating", "explanation", "ccr", "ppo"),
-    "test": ("result",),
-}
+SPLITS = {stage.name: stage.splits for stage in LLM2ER_EQR.stages} | {"result": ("train", "test")}  # by who reads
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,9 @@ def check_batches(config: TrainConfig, ranks: int) -> None:
 
 def check_corpus(config: TrainConfig, corpus: Corpus, stages: Collection[str], ranks: int) -> None:
     """Refuses a corpus that one of these stages could not use, before the stages in front of it have been trained."""
-    for split, readers in READERS.items():
-        if len(corpus.rows(split)) == 0 and (waiting := [stage for stage in readers if stage in stages]):
+    for split in ("train", "valid", "test"):
+        waiting = [stage for stage, splits in SPLITS.items() if split in splits and stage in stages]
+        if waiting and len(corpus.rows(split)) == 0:
             raise InputError(
                 f"{corpus.path}: no {split} record, which stage={waiting[0]} reads; prepare it from more records, or "
                 f"give some of them the split {split}"

@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
+from launch.llm2er_eqr import LLM2ER_EQR
 from metrics.errors import InputError
 from metrics.predictions import read_predictions
 
-STAGES = ("rating", "explanation", "ccr", "hqar", "ppo")
+STAGES = LLM2ER_EQR.names
 BACKBONE, FULL = "LLM2ER", "LLM2ER-EQR"
 PREDICTIONS = {BACKBONE: "explanation/predictions.jsonl", FULL: "predictions.jsonl"}
 

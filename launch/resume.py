@@ -17,6 +17,7 @@ from callbacks.checkpoint_folder import (
 )
 from callbacks.durable import link_tree, swap_folder
 from callbacks.requests import restarted
+from launch.llm2er_eqr import LLM2ER_EQR
 from launch.run_folder import RunFolder, changed_keys
 from lightning_modules.collectives import barrier, gather_objects, world
 from metrics.errors import InputError
@@ -71,8 +72,9 @@ def fits(path: Path, manifest: Manifest, config: dict[str, Any], stage: str) -> 
             f"then give resume={path}-{ranks}-ranks"
         )
     changes = changed_keys(manifest.config, config)
-    length = [text for key, text in changes.items() if key in run_length(stage)]
-    other = [text for key, text in changes.items() if key not in run_length(stage)]
+    how_long = LLM2ER_EQR.length(stage)
+    length = [text for key, text in changes.items() if key in how_long]
+    other = [text for key, text in changes.items() if key not in how_long]
     if other:
         raise InputError(
             f"{path} was saved with another config: {', '.join(other)}; restore the values, "
@@ -80,13 +82,6 @@ def fits(path: Path, manifest: Manifest, config: dict[str, Any], stage: str) -> 
         )
     if length:
         log.warning("%s: goes on with %s", stage, ", ".join(length))
-
-
-def run_length(stage: str) -> set[str]:
-    """Keys that say how long a stage runs, not what it computes."""
-    if stage == "ppo":
-        return {"ppo.iterations", "ppo.eval_every"}
-    return {f"{stage}.fit.epochs", f"{stage}.fit.patience"}
 
 
 def _newest(checkpoints: Path, stage: str) -> Found | None:

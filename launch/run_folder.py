@@ -14,6 +14,7 @@ import yaml
 
 from callbacks.durable import sync_tree, write_durably
 from launch.config import flatten, keys
+from launch.llm2er_eqr import LLM2ER_EQR
 from launch.run_lock import InUseError, RunLock
 from launch.schema import TrainConfig
 from lightning_modules.collectives import barrier, gather_objects, world
@@ -24,18 +25,6 @@ log = logging.getLogger("llm2er")
 PACKAGES = ("torch", "pytorch-lightning", "deepspeed", "torch_geometric", "transformers", "peft", "wandb", "omegaconf")
 
 CHECKSUM = "checksum of the corpus"
-
-# What each stage's product depends on: a change of any of these keys makes a finished stage stale. Hardware, sharding
-# and logging are not among them: a run may go on elsewhere.
-_RATING = ("seed", "data.", "graph.", "rating.")
-_EXPLANATION = (*_RATING, "prompt.", "explanation.")
-DEPENDS = {
-    "rating": _RATING,
-    "explanation": _EXPLANATION,
-    "ccr": (*_RATING, "ccr."),
-    "hqar": (*_EXPLANATION, "hqar."),
-    "ppo": (*_EXPLANATION, "ccr.", "hqar.", "ppo."),
-}
 
 
 class RunFolder:
@@ -149,7 +138,8 @@ class RunFolder:
             self.revisions[name] = revision
 
     def _relevant(self, name: str) -> dict[str, Any]:
-        chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(DEPENDS[name])}
+        prefixes = LLM2ER_EQR.depends(name)
+        chosen = {key: value for key, value in flatten(self.config).items() if key.startswith(prefixes)}
         chosen.pop("data.path")  # a corpus may be moved; its checksum says whether it is the same
         chosen.pop("data.workers")
         return chosen | {CHECKSUM: self.corpus}

@@ -6,6 +6,7 @@ from callbacks.checkpoints import CheckpointConfig
 from datamodules.graph import GraphConfig
 from datamodules.prompts import PromptConfig
 from launch.engine import HardwareConfig, ZeroConfig
+from launch.llm2er_eqr import LLM2ER_EQR
 from lightning_modules.ccr import CCRConfig
 from lightning_modules.explanation import ExplanationConfig
 from lightning_modules.hqar import HQARConfig
@@ -13,7 +14,7 @@ from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.rating import RatingConfig
 from metrics.errors import InputError
 
-STAGES = ("rating", "explanation", "ccr", "hqar", "ppo", "result")
+STAGES = (*LLM2ER_EQR.names, "result")
 
 
 @dataclass(frozen=True)
