@@ -2,7 +2,7 @@
 
 Layers are alike, so t(L) = t(1) + (L - 1) (t(k) - t(1)) / (k - 1), each t measured with the run's own widths,
 vocabulary, rows and lengths, in random weights. A formula from operations and a rate is no substitute: what a narrow
-layer loses outside of its products, and what a processor reaches in them, differ by factors (docs/performance.md).
+layer loses outside of its products, and what a processor reaches in them, differ by factors (benchmarks/NOTES.md).
 """
 
 import copy

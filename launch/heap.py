@@ -9,7 +9,7 @@ NEVER = -1
 def keep_freed_memory() -> None:
     """Has glibc give nothing back to the system; other C libraries are left alone.
 
-    A training step on a CPU takes 3 to 30 % less for it, and a tenth more memory at its peak (docs/performance.md).
+    A training step on a CPU takes 3 to 30 % less for it, and a tenth more memory at its peak (benchmarks/NOTES.md).
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(MMAP_MAX, 0)

@@ -56,7 +56,7 @@ def _attend_once(
 ) -> Tensor:
     """Of one position a row [R, H, 1, D], over all places of a room, of which those behind S are empty.
 
-    Memory that is read from end to end comes twice as fast as one with gaps (docs/performance.md). Scores of bfloat16
+    Memory that is read from end to end comes twice as fast as one with gaps (benchmarks/NOTES.md). Scores of bfloat16
     are made in float32, as wherever else a model attends.
     """
     look_R1L = F.pad(look_R1S, (0, key_RHLD.shape[2] - look_R1S.shape[2]), value=float("-inf"))

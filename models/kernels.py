@@ -1,7 +1,7 @@
 """Faster kernels for the layers of transformers' models on a CPU; the functions, weights and names stay.
 
 Large products in float32 go to oneDNN, where torch takes MKL: on processors with AVX-512 that are not Intel's MKL keeps
-to AVX2, and oneDNN is up to twice as fast (docs/performance.md). GELU is part of the product before it where nothing is
+to AVX2, and oneDNN is up to twice as fast (benchmarks/NOTES.md). GELU is part of the product before it where nothing is
 learnt; else its approximation by tanh goes without tanh. In bfloat16 torch takes oneDNN itself, but attention and GELU
 are slower than in float32. n rows, I inputs, O outputs, b entries of a block.
 """
@@ -70,7 +70,7 @@ def spare(rows: int, device: torch.device) -> int:
 
     oneDNN keeps something of each of the last 1024 shapes, in the midst of large arrays: with rows of always another
     number fine-tuning grew from 1 to 3 GiB in 400 steps. A smaller store of it takes 6 ms a product
-    (docs/performance.md).
+    (benchmarks/NOTES.md).
     """
     return -rows % 2 ** max(0, rows.bit_length() - 6) if device.type == "cpu" else 0
 

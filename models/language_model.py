@@ -255,7 +255,7 @@ def head_logits(lm: nn.Module, hidden_nW: Tensor) -> Tensor:
 def aligned_head(lm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """The head's weight and bias and, up to a multiple of ALIGNED, words that have no chance; None if it needs none.
 
-    GPT-2 has 50,257 words, an odd number: the kernels for such rows took eight times as long (docs/performance.md).
+    GPT-2 has 50,257 words, an odd number: the kernels for such rows took eight times as long (benchmarks/NOTES.md).
     """
     head, config = _plain(lm).get_output_embeddings(), _plain(lm).config
     # An adapter around the head, and ZeRO-3, which gathers the weight, are in the layer's own call.

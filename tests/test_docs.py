@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "NOTES.md", *(ROOT / "docs").glob("*.md")]
 
 
 def test_every_test_that_is_named_exists() -> None:

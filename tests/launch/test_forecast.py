@@ -81,7 +81,7 @@ def test_three_layers_speak_for_six():
     work = Work(16, (16,) * 32)
     whole = Timed(config, 6, LoraConfig(), "cpu", bf16=False)
     forecast = Forecast(config, LoraConfig(), "cpu", bf16=False)
-    # a machine that others use blurs this; benchmarks/forecast.py measures it (docs/performance.md)
+    # a machine that others use blurs this; benchmarks/forecast.py measures it (benchmarks/NOTES.md)
     assert forecast.seconds("learning", work) == pytest.approx(whole.learning(work), rel=0.6)
 
 
