@@ -49,7 +49,7 @@ def listed(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) 
     """An extractor of the concepts of a user's list; nothing is fitted."""
     path = Path(options.concept_list)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"concept_list={path} cannot be read ({error}): give a text file, one concept a line."

@@ -7,6 +7,7 @@ interpolation is refused: it could read the environment, and with it secrets, in
 
 import dataclasses
 import difflib
+import io
 import os
 import re
 import select
@@ -208,9 +209,11 @@ def flatten(config: Any) -> dict[str, Any]:
 def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
     """Runs an entry point: parses `sys.argv`, calls `main(config)`.
 
-    A user's mistake prints one sentence and exits with status 2; a traceback is only ever a fault of ours. When the
+    A user's mistake prints one sentence and exits with status 2; a traceback is only ever a fault of ours. What the
+    streams cannot encode is printed as escapes. When the
     reader of standard output has gone (`| head`) it ends as other tools do: quietly, with SIGPIPE's status.
     """
+    _print_any_text()
     try:
         _run(main, schema, doc, sys.argv[1:])
         sys.stdout.flush()
@@ -221,6 +224,13 @@ def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
             raise  # a socket, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+def _print_any_text() -> None:
+    """Characters that the streams cannot encode (ASCII, Latin-1; half a surrogate pair in any) come as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(main: Callable[[Any], None], schema: type, doc: str | None, arguments: list[str]) -> None:

@@ -57,7 +57,7 @@ def listed_knowledge(vocabulary: str, rating_range: list[float]) -> ConceptKnowl
     concepts: list[str] = []
     if vocabulary:
         try:
-            lines = Path(vocabulary).read_text(encoding="utf-8").splitlines()
+            lines = Path(vocabulary).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"vocabulary={vocabulary} cannot be read ({error}); give a text file, one concept a line."

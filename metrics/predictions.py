@@ -1,17 +1,20 @@
 """The predictions file: what a system said of each record and what it should have said, by any program.
 
-One JSON object a line (`.gz` too), or the `generated.txt` of PETER, PEPLER and their relatives.
+One JSON object a line or one JSON array, or the `generated.txt` of PETER, PEPLER and their relatives; plain or packed.
 """
 
-import gzip
 import json
+import re
 import sys
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from metrics.errors import InputError
+from metrics.text_files import json_values, text_lines
+
+PACKED = (".gz", ".zst", ".bz2", ".xz")
+FOREIGN = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 are carried on as
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
@@ -27,7 +30,9 @@ def stream_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     numbers: dict[str | int, int] = {}
     number = 0
-    for number, prediction in (_blocks if Path(path).suffix == ".txt" else _objects)(_lines(Path(path)), str(path)):
+    file = Path(path)
+    name = file.with_suffix("") if file.suffix in PACKED else file
+    for number, prediction in (_blocks if name.suffix == ".txt" else _objects)(file):
         record = prediction.get("record")
         if record is not None and numbers.setdefault(record, number) != number:
             raise InputError(
@@ -39,33 +44,19 @@ def stream_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path} holds no predictions; generate them before evaluating.")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with _opened(path) as file:
-            yield from file
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({reason}); give the path of a predictions file.") from None
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, value in json_values(path, _json):
+        yield number, _checked(value, f"{path}:{number}")
 
 
-def _opened(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-
-
-def _objects(lines: Iterable[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, _parse(line, f"{path}:{number}")
-
-
-def _blocks(lines: Iterable[bytes], path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _blocks(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Blocks that end with an empty line: reference, explanation (PEPLER, NRT, Att2Seq), between them for PETER the
     words of its context prediction, which is no text.
     """
-    try:
-        texts = [line.decode("utf-8").rstrip("\r\n") for line in lines]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error}); write the file in UTF-8.") from None
+    texts = [line.rstrip("\r\n") for line in text_lines(path)]
+    for number, text in enumerate(texts, start=1):
+        if not text.isascii() and FOREIGN.search(text):
+            raise InputError(f"{path}:{number}: not UTF-8; write the file in UTF-8.")
     while texts and not texts[-1] and len(texts) % 3 and len(texts) % 4:
         texts.pop()
     for size in (3, 4):
@@ -79,11 +70,16 @@ def _blocks(lines: Iterable[bytes], path: str) -> Iterator[tuple[int, dict[str, 
     )
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        prediction = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON in UTF-8 ({error}); write one JSON object a line.") from None
+def _json(line: str) -> Any:
+    if not line.isascii() and (foreign := FOREIGN.search(line)):
+        raise ValueError(f"byte 0x{ord(foreign[0]) & 0xFF:02x} at character {foreign.start()} is none")
+    return json.loads(line)
+
+
+def _checked(prediction: Any, where: str) -> dict[str, Any]:
+    if isinstance(prediction, Exception):
+        reason = " ".join(str(prediction).split())
+        raise InputError(f"{where}: not JSON in UTF-8 ({reason}); write one JSON object a line.")
     if not isinstance(prediction, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(prediction).__name__}.")
     if isinstance(feature := prediction.pop("feature", None), str):  # NLG4RS' name of the one gold concept

@@ -87,7 +87,7 @@ def _read_index(folder: Path) -> dict[int, str]:
     for split, name in INDEX_FILES.items():
         file = folder / name
         try:
-            numbers = [int(word) for word in file.read_text(encoding="utf-8").split()]
+            numbers = [int(word) for word in file.read_text(encoding="utf-8-sig").split()]
         except OSError as error:
             needed = ", ".join(INDEX_FILES.values())
             raise InputError(f"{file} cannot be read ({error.strerror}): the folder splits= needs {needed}.") from None

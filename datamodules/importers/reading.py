@@ -6,22 +6,20 @@ they stand, in JSON escapes as well.
 """
 
 import csv
-import gzip
-import io
 import json
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
+from metrics.text_files import json_values, text_lines
 
 Row = dict[str, Any]
 # An opening quote that is never closed swallows the lines after it: stop at this many characters.
@@ -51,17 +49,15 @@ def parsed(
 
 
 def read_json_lines(path: Path, parse: Callable[[str], Any] = json.loads) -> Iterator[tuple[int, Row | BadRecord]]:
-    """(line number, object) of a JSON Lines file, packed or not; blank lines hold nothing and are passed over."""
-    for line, text in enumerate(text_lines(path), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = parse(text)
-        except (ValueError, RecursionError) as error:
-            yield line, BadRecord(line, "unreadable line", f"is not JSON ({error})")
-            continue
+    """(line number, object) of a JSON Lines file, packed or not; blank lines hold nothing and are passed over.
+
+    A file that is one JSON array gives its objects, numbered from 1.
+    """
+    for line, row in json_values(path, parse):
         if isinstance(row, dict):
             yield line, row
+        elif isinstance(row, Exception):
+            yield line, BadRecord(line, "unreadable line", f"is not JSON ({one_line(row)})")
         else:
             yield line, BadRecord(line, "unreadable line", "is JSON but not an object with keys")
 
@@ -92,34 +88,6 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = one_line(error)
         raise InputError(f"{path} cannot be read as Parquet after row {line} ({reason}): write it anew.") from None
-
-
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, line ends included; gzip and zstd are known by their first bytes, not by the name."""
-    count = 0
-    try:
-        with path.open("rb") as plain:
-            stream = _unpacked(plain)
-            # newline="\n": a carriage return inside a text is no end of a line.
-            for text in io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="\n"):
-                yield text
-                count += 1
-    except (OSError, EOFError, zlib.error) as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
-        raise InputError(
-            f"{path} cannot be read after line {count} ({reason}): check the path or copy it anew."
-        ) from None
-
-
-def _unpacked(plain: BinaryIO) -> Any:
-    """The stream itself or one that unpacks it, from its start."""
-    first = plain.read(4)
-    plain.seek(0)
-    if first[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=plain)
-    if first == b"\x28\xb5\x2f\xfd":
-        return pa.CompressedInputStream(pa.PythonFile(plain, mode="r"), "zstd")
-    return plain
 
 
 def one_line(what: object) -> str:

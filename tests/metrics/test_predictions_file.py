@@ -1,6 +1,9 @@
+import bz2
 import gzip
 import json
+import lzma
 
+import pyarrow as pa
 import pytest
 
 from metrics.errors import InputError
@@ -85,6 +88,49 @@ def test_a_broken_archive_is_named(tmp_path, damage):
     lines = [json.dumps(GOOD | {"record": n, "explanation": f"a {n * n}"}) + "\n" for n in range(99)]
     file.write_bytes(damage(gzip.compress("".join(lines).encode())))
     with pytest.raises(InputError, match=r"predictions.jsonl.gz cannot be read|not JSON"):
+        read_predictions(file)
+
+
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+PACKINGS = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "generated.txt", "generated.txt.gz", "predictions.jsonl.zst"])
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_mark_an_encoding_or_a_packing_changes_no_text(tmp_path, name, packing, encoding):
+    texts = [("great pool", "nice pool"), ("caf\u00e9", "bar")]
+    if name.startswith("generated"):
+        content = "".join(f"{reference}\n{explanation}\n\n" for reference, explanation in texts)
+    else:
+        content = "".join(json.dumps({"reference": r, "explanation": e}, ensure_ascii=False) + "\n" for r, e in texts)
+    file = tmp_path / name
+    file.write_bytes(PACKINGS[packing](content.encode(encoding)))
+    assert [(row["reference"], row["explanation"]) for row in read_predictions(file)] == texts
+
+
+def test_the_mark_of_a_second_file_that_was_put_behind_is_no_part_of_a_text(tmp_path):
+    block = "a b\na c\n\n".encode("utf-8-sig")
+    (tmp_path / "generated.txt").write_bytes(block * 2)
+    assert read_predictions(tmp_path / "generated.txt") == [{"reference": "a b", "explanation": "a c"}] * 2
+
+
+def test_one_json_array_is_read(tmp_path):
+    file = tmp_path / "predictions.json"
+    file.write_text(json.dumps([GOOD, GOOD | {"record": 2}], indent=1))
+    assert read_predictions(file) == [GOOD, GOOD | {"record": 2}]
+
+
+def test_a_file_of_another_form_is_told_as_a_whole(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match="is a Git LFS pointer and not the data itself: fetch the data with `git lfs"):
         read_predictions(file)
 
 
