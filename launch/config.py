@@ -210,8 +210,8 @@ def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
     """Runs an entry point: parses `sys.argv`, calls `main(config)`.
 
     A user's mistake prints one sentence and exits with status 2; a traceback is only ever a fault of ours. What the
-    streams cannot encode is printed as escapes. When the
-    reader of standard output has gone (`| head`) it ends as other tools do: quietly, with SIGPIPE's status.
+    streams cannot encode is printed as escapes. When the reader of standard output has gone (`| head`) it ends as other
+    tools do: quietly, with SIGPIPE's status.
     """
     _print_any_text()
     try:
