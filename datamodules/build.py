@@ -21,7 +21,7 @@ from datamodules.concepts import ConceptOptions
 from datamodules.corpus import SPLITS, Corpus, check_replaceable, write_corpus
 from datamodules.extraction import Extractor, Found
 from datamodules.mentions import fitted_extractor, found_in, mentions_of, rating_signs
-from datamodules.narrowing import NarrowOptions, narrowed
+from datamodules.narrowing import NarrowOptions, days, narrowed
 from datamodules.records import BadRecord, LeftOut, Mentions, RawRecord, Records, accepted
 from datamodules.sentences import SentenceOptions, choose, concepts_of, offers
 from datamodules.splits import TRAIN, cold, split_records, warmed
@@ -125,6 +125,8 @@ def assemble(
         "concepts": named,
         "skipped": left_out.by_reason(),
         "cut_explanations": cut,
+        "cleaned_of_markup": int(records.cleaned_R.sum()),
+        "days": days(records),
         "mentions_unseen_in_train": unseen,
         "cold": {kind: len(names) for kind, names in unseen_by_name.items()},
         **({"side_files": side_files} if side_files else {}),

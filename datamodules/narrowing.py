@@ -36,6 +36,19 @@ def narrowed(records: Records, options: NarrowOptions, left_out: LeftOut) -> Rec
     return _core(_within(records, options, left_out), options, left_out)
 
 
+def days(records: Records) -> list[str]:
+    """The first and the last day (UTC) of the records that have a time; empty where none has."""
+    time_R = records.time_R[records.time_R != NO_TIME]
+    return [_day_of(int(time)) for time in (time_R.min(), time_R.max())] if len(time_R) else []
+
+
+def _day_of(seconds: int) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d")
+    except (OverflowError, OSError, ValueError):  # beyond the calendar's last year
+        return f"{seconds} seconds"
+
+
 def _within(records: Records, options: NarrowOptions, left_out: LeftOut) -> Records:
     since, until = _day("since", options.since), _day("until", options.until)
     if since is None and until is None:

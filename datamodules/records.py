@@ -25,6 +25,17 @@ NO_SPLIT = -1
 NO_TIME = np.iinfo(np.int64).min
 LINES_SHOWN = 5  # line numbers kept in the manifest for each reason
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # those of Unicode class Cc that are no white space
+_UNSEEN = " \u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_DECIMALS = re.compile(r"^(-?[0-9]+)\.0+$")
+# How tables say that there is no value: pandas, SQL, spreadsheets, Python and JavaScript.
+NO_VALUE = frozenset(("nan", "none", "null", "<na>", "n/a", "#n/a", "nat", "undefined", "\\n"))
+# By these names sources show many authors as one, who would be the most active user of the corpus.
+ANONYMOUS = frozenset(
+    (
+        *("anonymous", "unknown", "a tripadvisor member", "tripadvisor member", "a google user", "google user"),
+        *("amazon customer", "a customer", "kindle customer", "[deleted]", "deleted user"),
+    )
+)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what bytes that are not UTF-8 decode to
 
 
@@ -40,6 +51,7 @@ class RawRecord(NamedTuple):
     split: str | None = None
     time: int | None = None  # unix seconds
     item_title: str = ""
+    cleaned: bool = False  # whether markup was taken out of the explanation
 
 
 class BadRecord(NamedTuple):
@@ -147,6 +159,7 @@ class Records:
     users: list[str]
     items: list[str]
     titles: dict[int, str]  # by index into `items`
+    cleaned_R: np.ndarray  # bool, whether markup was taken out of the explanation
 
     def __len__(self) -> int:
         return len(self.user_R)
@@ -164,7 +177,7 @@ class Records:
         )
 
 
-_COLUMNS = ("line_R", "user_R", "item_R", "rating_R", "split_R", "time_R")
+_COLUMNS = ("line_R", "user_R", "item_R", "rating_R", "split_R", "time_R", "cleaned_R")
 
 
 class _Growing:
@@ -172,7 +185,7 @@ class _Growing:
 
     def __init__(self) -> None:
         self.line, self.user, self.item, self.time = array("q"), array("q"), array("q"), array("q")
-        self.rating, self.split = array("d"), array("b")
+        self.rating, self.split, self.cleaned = array("d"), array("b"), array("b")
         self.explanations: list[str] = []
         self.users, self.items, self.concepts, self.opinions = Codes(), Codes(), Codes(), Codes()
         self.titles: dict[int, str] = {}
@@ -186,6 +199,7 @@ class _Growing:
         self.rating.append(record.rating)
         self.split.append(NO_SPLIT if record.split is None else SPLIT_NAMES[record.split])
         self.time.append(NO_TIME if record.time is None else record.time)
+        self.cleaned.append(record.cleaned)
         self.explanations.append(record.explanation)
         if record.item_title:
             self.titles.setdefault(item, record.item_title)
@@ -212,6 +226,7 @@ class _Growing:
             users=list(self.users),
             items=list(self.items),
             titles=self.titles,
+            cleaned_R=np.array(self.cleaned, dtype=bool),
         )
 
 
@@ -230,6 +245,9 @@ def accepted(raw: Iterable[RawRecord | BadRecord], rating_min: float, rating_max
         fault = _fault(record, rating_min, rating_max)
         if fault is not None:
             left_out.reject(BadRecord(record.line, *fault))
+            continue
+        if record.user.casefold() in ANONYMOUS:
+            left_out.count([record.line], "anonymous author")
             continue
         user, item = kept.users[record.user], kept.items[record.item]
         pair = user << 32 | item
@@ -253,6 +271,21 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
+def normalised_id(text: str) -> str:
+    """The id of a user or an item: as `normalise`, without what is not seen at its ends; "3.0" is "3".
+
+    Spreadsheets and data frames add blanks, byte order marks and decimals; an id must not differ by them.
+    """
+    if text.isalnum() and text.isascii():
+        return text
+    return _DECIMALS.sub(r"\1", normalise(text).strip(_UNSEEN))
+
+
+def is_no_value(text: str) -> bool:
+    """An empty text, or a word by which tables say that there is no value."""
+    return not text or text.casefold() in NO_VALUE
+
+
 @lru_cache(maxsize=1 << 16)
 def _names(concept: str, opinion: str) -> tuple[str, str]:
     return normalise(concept).lower(), normalise(opinion)
@@ -260,10 +293,20 @@ def _names(concept: str, opinion: str) -> tuple[str, str]:
 
 def _normalised(record: RawRecord) -> RawRecord:
     """Concepts are lower-cased: they are found in texts whatever their case, and two spellings are one concept."""
-    line, user, item, rating, text, mentions, split, time, title = record
+    mentions = record.mentions
     if mentions is not None:
         mentions = [(*_names(concept, opinion), polarity) for concept, opinion, polarity in mentions]
-    return RawRecord(line, user, item, rating, normalise(text), mentions, split, time, normalise(title))
+    return record._replace(
+        user=normalised_id(record.user),
+        item=normalised_id(record.item),
+        explanation=normalise(record.explanation),
+        mentions=mentions,
+        item_title=normalise(record.item_title),
+    )
+
+
+def _no_value(text: str) -> str:
+    return f"'{text}', which stands for no value" if text else "empty"
 
 
 def _fault(record: RawRecord, low: float, high: float) -> tuple[str, str] | None:
@@ -275,15 +318,15 @@ def _fault(record: RawRecord, low: float, high: float) -> tuple[str, str] | None
     if not texts.isascii() and _SURROGATE.search(texts):
         return "not UTF-8", "holds bytes or escapes that are not valid UTF-8 text"
     for key, name in (("user", record.user), ("item", record.item)):
-        if not name.strip():
-            return "missing key", f"the {key} is empty"
+        if is_no_value(name):
+            return "missing key", f"the {key} is {_no_value(name)}"
     if not math.isfinite(record.rating):
         return "rating not finite", f"rating {record.rating} is not a finite number"
     if not low <= record.rating <= high:
         detail = f"rating {record.rating:g} lies outside {low:g} to {high:g} (keys rating_min and rating_max)"
         return "rating out of range", detail
-    if not record.explanation:
-        return "empty explanation", "the explanation is empty"
+    if is_no_value(record.explanation.replace(" ", "")):  # "n/a" is tokenised to "n / a"
+        return "empty explanation", f"the explanation is {_no_value(record.explanation)}"
     for concept, _, polarity in mentions:
         if not concept:
             return "empty concept", "a concept is empty"

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.corpus import SPLITS
-from datamodules.records import NO_TIME, BadRecord, Facts, LeftOut, Mentions, Records, normalise
+from datamodules.records import NO_TIME, BadRecord, Facts, LeftOut, Mentions, Records, normalise, normalised_id
 from datamodules.splits import TRAIN, name_ranks
 
 
@@ -106,7 +106,7 @@ def with_facts(tables: dict[str, pa.Table], sides: Sides, policy: str) -> dict[s
         for entry in stream:
             if isinstance(entry, BadRecord):
                 left_out.reject(entry)
-            elif (row := row_of.get(entry.id)) is not None and row not in known:
+            elif (row := row_of.get(normalised_id(entry.id))) is not None and row not in known:
                 known.add(row)
                 titles[row] = normalise(entry.title)
                 attributes[row] = json.dumps(entry.attributes, ensure_ascii=False, sort_keys=True)

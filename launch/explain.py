@@ -27,7 +27,7 @@ from datamodules.importers.reading import Row, Unusable, optional_text, read_jso
 from datamodules.importers.tokenising import tokenised
 from datamodules.predictions import predictions
 from datamodules.prompts import PromptBuilder
-from datamodules.records import BadRecord
+from datamodules.records import BadRecord, normalised_id
 from launch.config import command, load
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
@@ -138,6 +138,8 @@ def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
     concepts by which a user or item (its keys) is served that stands in no train record.
     """
     config, corpus, folder = opened(run)
+    users, items = set(corpus.users), set(corpus.items)
+    pairs = [as_known(pair, users, items) for pair in pairs]
     nodes = {kind: cold_nodes(corpus, pairs, kind) for kind in ("user", "item")}
     asked, evidence = evidence_of(config, corpus, folder, pairs, nodes, stage)
     source = folder.need(stage, "explain")
@@ -160,6 +162,12 @@ def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
         served = {kind: nodes[kind].concepts.get(node) for kind, node in (("user", user), ("item", item))}
         row["cold"] = {kind: [corpus.concepts[c] for c in found] for kind, found in served.items() if found is not None}
     return rows
+
+
+def as_known(pair: Pair, users: set[str], items: set[str]) -> Pair:
+    """The pair with ids as the corpus spells them: without blanks and marks that are not seen, unless it has those."""
+    user, item = normalised_id(pair.user), normalised_id(pair.item)
+    return pair._replace(user=pair.user if pair.user in users else user, item=pair.item if pair.item in items else item)
 
 
 def opened(run: Path) -> tuple[TrainConfig, Corpus, RunFolder]:

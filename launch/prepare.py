@@ -138,6 +138,10 @@ def report(corpus: Corpus) -> str:
         ("splits", manifest["splits"]),
     ]
     rows += [(f"left out: {reason}", _with_lines(entry)) for reason, entry in skipped.items()]
+    if manifest["cleaned_of_markup"]:
+        rows.append(("texts cleaned of markup", str(manifest["cleaned_of_markup"])))
+    if manifest["days"]:
+        rows.append(("days", " to ".join(manifest["days"])))
     if manifest["cut_explanations"]:
         rows.append(("explanations cut", str(manifest["cut_explanations"])))
     if manifest["mentions_unseen_in_train"]:

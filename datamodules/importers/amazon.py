@@ -9,12 +9,12 @@ Lines of Python literals instead of JSON, as the metadata of 2014 has them, are 
 """
 
 import ast
-import html
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from datamodules.importers.markup import plain, tokenised_review
 from datamodules.importers.reading import (
     Row,
     Unusable,
@@ -22,10 +22,9 @@ from datamodules.importers.reading import (
     parsed,
     rating_of,
     read_json_lines,
-    seconds_of,
     text_of,
 )
-from datamodules.importers.tokenising import tokenised
+from datamodules.importers.times import time_of
 from datamodules.records import BadRecord, Facts, RawRecord
 
 LONGEST_LITERAL = 1 << 20  # characters of a line of Python literals
@@ -55,30 +54,21 @@ def _literal_or_json(text: str) -> Any:
 
 def _review(line: int, row: Row) -> RawRecord:
     if "reviewerID" in row:
-        user, item, rating, text, time = (
-            "reviewerID",
-            "asin",
-            "overall",
-            "reviewText",
-            seconds_of(row, "unixReviewTime"),
-        )
+        user, item, rating, text, time = "reviewerID", "asin", "overall", "reviewText", "unixReviewTime"
     else:
         item = "parent_asin" if "parent_asin" in row else "asin"
-        user, rating, text, time = "user_id", "rating", "text", _milliseconds(row)
+        user, rating, text, time = "user_id", "rating", "text", "timestamp"
+    explanation, cleaned = tokenised_review(text_of(row, text))
     return RawRecord(
         line=line,
         user=text_of(row, user),
         item=text_of(row, item),
         rating=rating_of(row, rating),
-        explanation=tokenised(html.unescape(text_of(row, text))),
+        explanation=explanation,
         mentions=None,
-        time=time,
+        time=time_of(row, time),
+        cleaned=cleaned,
     )
-
-
-def _milliseconds(row: Row) -> int | None:
-    time = seconds_of(row, "timestamp")
-    return None if time is None else time // 1000
 
 
 def _item(line: int, row: Row) -> Facts:
@@ -92,5 +82,5 @@ def _item(line: int, row: Row) -> Facts:
         "categories": list(dict.fromkeys(str(part) for part in flat)),
         "price": optional_text(row, "price"),
     }
-    title = html.unescape(optional_text(row, "title") or "")
+    title = plain(optional_text(row, "title") or "")
     return Facts(text_of(row, key), title, {name: value for name, value in attributes.items() if value})

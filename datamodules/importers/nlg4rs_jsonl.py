@@ -3,13 +3,14 @@
     {"user", "item", "rating", "feature", "opinion", "sentence", "sentiment", "split"}     or
     {"user", "item", "rating", "template": [feature, opinion, sentence, sentiment]}
 
-Sentences are already tokenised and stay as they are.
+Sentences are already tokenised and stay as they are; only markup, where a sentence holds any, is taken out.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from datamodules.importers.markup import plain
 from datamodules.importers.reading import (
     Row,
     Unusable,
@@ -40,14 +41,17 @@ def parse(line: int, row: Row) -> RawRecord:
     """One explained rating; raises Unusable."""
     row = {**row, **_template(row)} if "template" in row else row
     mention = (text_of(row, "feature"), text_of(row, "opinion"), polarity_of(row.get("sentiment")))
+    sentence = text_of(row, "sentence")
+    explanation = plain(sentence)
     return RawRecord(
         line=line,
         user=text_of(row, "user"),
         item=text_of(row, "item"),
         rating=rating_of(row, "rating"),
-        explanation=text_of(row, "sentence"),
+        explanation=explanation,
         mentions=[mention],
         split=text_of(row, "split") if row.get("split") is not None else None,
+        cleaned=explanation != sentence,
     )
 
 

@@ -8,9 +8,7 @@ they stand, in JSON escapes as well.
 import csv
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,42 +125,6 @@ def rating_of(row: Row, key: str) -> float:
 def optional_text(row: Row, key: str) -> str | None:
     """A text, or None where it is absent or empty."""
     return None if is_absent(row.get(key)) else text_of(row, key)
-
-
-def seconds_of(row: Row, key: str) -> int | None:
-    """Unix seconds, or None where the time is absent."""
-    text = optional_text(row, key)
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not abs(seconds) < LATEST:
-        raise Unusable("unreadable time", f"'{key}' is '{text:.40}' where unix seconds are due")
-    return int(seconds)
-
-
-_ISO = {
-    "%Y-%m-%d": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
-    "%Y-%m-%d %H:%M:%S": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"),
-}
-
-
-def date_of(row: Row, key: str, *layouts: str) -> int | None:
-    """Unix seconds of a date in one of the layouts (of `strptime`, UTC), or None where it is absent."""
-    text = optional_text(row, key)
-    if text is None:
-        return None
-    for layout in layouts:
-        try:
-            # The same where the text has the usual form, and ten times as fast.
-            iso = layout in _ISO and _ISO[layout].fullmatch(text)
-            time = datetime.fromisoformat(text) if iso else datetime.strptime(text, layout)
-            return int(time.replace(tzinfo=UTC).timestamp())
-        except (ValueError, OverflowError):
-            continue
-    raise Unusable("unreadable time", f"'{key}' is '{text:.40}' where a date as in {layouts[0]} is due")
 
 
 def polarity_of(value: Any) -> int:

@@ -1,14 +1,15 @@
 """RecBole's atomic files: NAME.inter, and NAME.item and NAME.user beside it.
 
-Tab-separated, with a header of `name:type`. Read are user_id, item_id, rating, timestamp (unix seconds) and the first
+Tab-separated, with a header of `name:type`. Read are user_id, item_id, rating, timestamp and the first
 of TEXTS of the .inter file; item_id with its title, user_id, and all other columns as attributes of the side files.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.importers.reading import Row, one_line, optional_text, parsed, rating_of, read_tsv, seconds_of, text_of
-from datamodules.importers.tokenising import tokenised
+from datamodules.importers.markup import tokenised_review
+from datamodules.importers.reading import Row, one_line, optional_text, parsed, rating_of, read_tsv, text_of
+from datamodules.importers.times import time_of
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
 
@@ -51,15 +52,16 @@ def _with_text(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
 
 
 def _record(line: int, row: Row) -> RawRecord:
-    text = next(name for name in TEXTS if name in row)
+    explanation, cleaned = tokenised_review(text_of(row, next(name for name in TEXTS if name in row)))
     return RawRecord(
         line=line,
         user=text_of(row, "user_id"),
         item=text_of(row, "item_id"),
         rating=rating_of(row, "rating"),
-        explanation=tokenised(text_of(row, text)),
+        explanation=explanation,
         mentions=None,
-        time=seconds_of(row, "timestamp"),
+        time=time_of(row, "timestamp"),
+        cleaned=cleaned,
     )
 
 

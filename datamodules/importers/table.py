@@ -1,6 +1,6 @@
 """A table of one's own reviews: CSV, TSV, JSON Lines or Parquet with columns user, item, rating, text.
 
-Columns split, time (unix seconds), title and concepts are used where they are there. Concepts are a text
+Columns split, time (unix seconds, or a date), title and concepts are used where they are there. Concepts are a text
 ("battery life; sound"), a list of texts, or a list of {concept, opinion, polarity}; a concept without a polarity takes
 that of the rating. Texts are lower-cased and tokenised, see `tokenised`.
 """
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datamodules.importers.markup import plain, tokenised_review
 from datamodules.importers.reading import (
     Row,
     Unusable,
@@ -23,9 +24,9 @@ from datamodules.importers.reading import (
     read_json_lines,
     read_parquet,
     read_tsv,
-    seconds_of,
     text_of,
 )
+from datamodules.importers.times import time_of
 from datamodules.importers.tokenising import tokenised
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
@@ -51,7 +52,8 @@ class Columns:
         default="split", metadata={"help": "column of train, valid or test, if there is one; empty: none"}
     )
     time: str = field(
-        default="time", metadata={"help": "column of the time in unix seconds, if there is one; empty: none"}
+        default="time",
+        metadata={"help": "column of the time (unix seconds, milliseconds, a date), if there is one; empty: none"},
     )
     title: str = field(default="title", metadata={"help": "column of the item's title, if there is one; empty: none"})
     item_attributes: str = field(default="", metadata={"help": "columns kept as attributes of the item: a,b,c"})
@@ -124,23 +126,25 @@ def _with_columns(
 def _parse(line: int, row: Row, columns: Columns, rating_middle: float) -> RawRecord:
     row.pop("", None)  # the index that pandas writes: no column that is left out
     rating = rating_of(row, columns.rating)
+    explanation, cleaned = tokenised_review(text_of(row, columns.text))
     by_rating = (rating > rating_middle) - (rating < rating_middle)
     return RawRecord(
         line=line,
         user=text_of(row, columns.user),
         item=text_of(row, columns.item),
         rating=rating,
-        explanation=tokenised(text_of(row, columns.text)),
+        explanation=explanation,
         mentions=_mentions(row[columns.concepts], by_rating) if columns.concepts in row else None,
         split=optional_text(row, columns.split),
         time=_time(row, columns.time),
-        item_title=optional_text(row, columns.title) or "",
+        item_title=plain(optional_text(row, columns.title) or ""),
+        cleaned=cleaned,
     )
 
 
 def _time(row: Row, key: str) -> int | None:
     try:
-        return seconds_of(row, key)
+        return time_of(row, key)
     except Unusable as fault:
         raise Unusable(fault.args[0], f"{fault.args[1]} (columns.time= leaves the column out)") from None
 
@@ -158,9 +162,13 @@ def _mentions(cell: Any, polarity: int) -> list[tuple[str, str, int]]:
 
 def _mention(entry: Any, polarity: int) -> tuple[str, str, int]:
     if isinstance(entry, str):
-        return tokenised(entry), "", polarity
+        return tokenised(plain(entry)), "", polarity
     if not isinstance(entry, dict):
         raise Unusable("wrong type", f"a concept is {entry!r:.40} where a text or an object is due")
     own = entry.get("polarity")
     opinion = optional_text(entry, "opinion") or ""
-    return tokenised(text_of(entry, "concept")), opinion.lower(), polarity if is_absent(own) else polarity_of(own)
+    return (
+        tokenised(plain(text_of(entry, "concept"))),
+        opinion.lower(),
+        polarity if is_absent(own) else polarity_of(own),
+    )

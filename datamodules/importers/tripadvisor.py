@@ -9,17 +9,17 @@ offering.txt, its hotels                    id, name, hotel_class, address.local
 from collections.abc import Iterator
 from pathlib import Path
 
+from datamodules.importers.markup import tokenised_review
 from datamodules.importers.reading import (
     Row,
     Unusable,
-    date_of,
     optional_text,
     parsed,
     rating_of,
     read_json_lines,
     text_of,
 )
-from datamodules.importers.tokenising import tokenised
+from datamodules.importers.times import time_of
 from datamodules.records import BadRecord, Facts, RawRecord
 
 
@@ -36,14 +36,12 @@ def read_items(path: Path) -> Iterator[Facts | BadRecord]:
 def _review(line: int, row: Row) -> RawRecord:
     if "hotel_url" in row:
         user, item, rating = text_of(row, "author"), text_of(row, "hotel_url"), rating_of(row, "rating")
-        time = date_of(row, "date", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")
     else:
         author, ratings = _object(row, "author"), _object(row, "ratings")
         user = text_of(author, "id" if author.get("id") else "username")
         item, rating = text_of(row, "offering_id"), rating_of(ratings, "overall")
-        time = date_of(row, "date", "%B %d, %Y")
-    text = tokenised(text_of(row, "text"))
-    return RawRecord(line, user, item, rating, text, mentions=None, time=time)
+    text, cleaned = tokenised_review(text_of(row, "text"))
+    return RawRecord(line, user, item, rating, text, mentions=None, time=time_of(row, "date"), cleaned=cleaned)
 
 
 def _hotel(line: int, row: Row) -> Facts:

@@ -9,8 +9,8 @@ trn.pkl holds pandas frames, which cannot be read without running code: convert 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from datamodules.importers.markup import plain, tokenised_review
 from datamodules.importers.reading import Row, optional_text, parsed, read_csv, read_json_lines, text_of
-from datamodules.importers.tokenising import tokenised
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
 
@@ -45,9 +45,19 @@ def read(path: Path, rating: float) -> Iterator[RawRecord | BadRecord]:
     for file, split in tables(path):
 
         def record(line: int, row: Row, split: str | None = split) -> RawRecord:
-            user, item, text = text_of(row, "uid"), text_of(row, "iid"), tokenised(text_of(row, "explanation"))
-            title = optional_text(row, "title") or ""
-            return RawRecord(line, user, item, rating, text, mentions=None, split=split, item_title=title)
+            user, item = text_of(row, "uid"), text_of(row, "iid")
+            text, cleaned = tokenised_review(text_of(row, "explanation"))
+            return RawRecord(
+                line=line,
+                user=user,
+                item=item,
+                rating=rating,
+                explanation=text,
+                mentions=None,
+                split=split,
+                item_title=plain(optional_text(row, "title") or ""),
+                cleaned=cleaned,
+            )
 
         for entry in parsed(_rows(file), record):
             # Lines are counted by file, so a fault names its file.

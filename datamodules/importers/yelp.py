@@ -11,8 +11,9 @@ of persons are not kept either.
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.importers.reading import Row, date_of, optional_text, parsed, rating_of, read_json_lines, text_of
-from datamodules.importers.tokenising import tokenised
+from datamodules.importers.markup import tokenised_review
+from datamodules.importers.reading import Row, optional_text, parsed, rating_of, read_json_lines, text_of
+from datamodules.importers.times import time_of
 from datamodules.records import BadRecord, Facts, RawRecord
 
 
@@ -32,14 +33,16 @@ def read_users(path: Path) -> Iterator[Facts | BadRecord]:
 
 
 def _review(line: int, row: Row) -> RawRecord:
+    explanation, cleaned = tokenised_review(text_of(row, "text"))
     return RawRecord(
         line=line,
         user=text_of(row, "user_id"),
         item=text_of(row, "business_id"),
         rating=rating_of(row, "stars"),
-        explanation=tokenised(text_of(row, "text")),
+        explanation=explanation,
         mentions=None,
-        time=date_of(row, "date", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"),
+        time=time_of(row, "date"),
+        cleaned=cleaned,
     )
 
 

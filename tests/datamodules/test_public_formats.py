@@ -49,7 +49,9 @@ RECORD = RawRecord(1, "U", "I", 5.0, "it's a fine amp !", None, time=1_400_000_0
     ids=["2014 and 2018", "2023", "2023 without parent", "Python literals"],
 )  # fmt: skip
 def test_amazon_reviews_of_all_years(tmp_path, row):
-    assert list(amazon.read(jsonl(tmp_path / "r.json", row))) == [RECORD]
+    assert list(amazon.read(jsonl(tmp_path / "r.json", row))) == [
+        RECORD._replace(cleaned="&" in str(row))
+    ]  # "&#39;" was read
 
 
 @pytest.mark.parametrize(
