@@ -60,6 +60,7 @@ class BadRecord(NamedTuple):
     line: int
     reason: str  # a few words, the same for all such lines: what is counted
     detail: str  # what is wrong with this line
+    is_fault: bool = True  # what is usual for its source is counted and stops nothing
 
 
 class Facts(NamedTuple):
@@ -80,8 +81,8 @@ class LeftOut:
         self._lines: defaultdict[str, list[int]] = defaultdict(list)
 
     def reject(self, bad: BadRecord) -> None:
-        """Count a bad record, or raise InputError under the policy `error`."""
-        if self._policy == "error":
+        """Count a bad record, or raise InputError under the policy `error` where it is a fault."""
+        if self._policy == "error" and bad.is_fault:
             raise InputError(
                 f"{self.file}:{bad.line}: {bad.detail}; mend the line, "
                 "or leave such records out with on_bad_record=skip."

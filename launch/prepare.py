@@ -91,11 +91,11 @@ IMPORTERS: dict[str, Callable[[PrepareConfig], Iterator[RawRecord | BadRecord]]]
     "amazon_5core": lambda cfg: amazon.read(Path(cfg.raw)),
     "yelp": lambda cfg: yelp.read(Path(cfg.raw)),
     "tripadvisor": lambda cfg: tripadvisor.read(Path(cfg.raw)),
-    "nlg4rs": lambda cfg: nlg4rs.read(Path(cfg.raw), Path(cfg.splits) if cfg.splits else None),
-    "nlg4rs_jsonl": lambda cfg: nlg4rs_jsonl.read(Path(cfg.raw), Path(cfg.splits) if cfg.splits else None),
+    "nlg4rs": lambda cfg: nlg4rs.read(Path(cfg.raw), _splits(cfg), _middle(cfg)),
+    "nlg4rs_jsonl": lambda cfg: nlg4rs_jsonl.read(Path(cfg.raw), _splits(cfg), _middle(cfg)),
     "xrec": lambda cfg: xrec.read(Path(cfg.raw), cfg.rating_max),
     "recbole": lambda cfg: recbole.read(Path(cfg.raw)),
-    "table": lambda cfg: table.read(Path(cfg.raw), cfg.columns, (cfg.rating_min + cfg.rating_max) / 2),
+    "table": lambda cfg: table.read(Path(cfg.raw), cfg.columns, _middle(cfg)),
 }
 FACTS: dict[tuple[str, str], Callable[[Path], Iterator[Facts | BadRecord]]] = {
     ("amazon_5core", "item"): amazon.read_items,
@@ -158,6 +158,15 @@ def report(corpus: Corpus) -> str:
     rows.append(("written to", str(corpus.path)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _splits(cfg: PrepareConfig) -> Path | None:
+    return Path(cfg.splits) if cfg.splits else None
+
+
+def _middle(cfg: PrepareConfig) -> float:
+    """What parts the ratings that count as praise from those that count as criticism."""
+    return (cfg.rating_min + cfg.rating_max) / 2
 
 
 def _import(cfg: PrepareConfig) -> Corpus:

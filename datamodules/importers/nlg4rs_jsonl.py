@@ -1,16 +1,20 @@
 """The layout of NLG4RS, PETER and PEPLER (`reviews.pickle`) as JSON Lines: one explained rating a line.
 
     {"user", "item", "rating", "feature", "opinion", "sentence", "sentiment", "split"}     or
-    {"user", "item", "rating", "template": [feature, opinion, sentence, sentiment]}
+    {"user", "item", "rating", "template": [feature, opinion, sentence, sentiment]}            or
+    {"user", "item", "rating", "text", "sentence": [[feature, opinion, sentence, sentiment], ...]}
 
-Sentences are already tokenised and stay as they are; only markup, where a sentence holds any, is taken out.
+Sentences are already tokenised and stay as they are, but for those of the last layout, see `quadruples`; markup, where a
+sentence holds any, is taken out.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datamodules.importers.markup import plain
+from datamodules.importers.quadruples import checked, chosen, has_quadruples
 from datamodules.importers.reading import (
     Row,
     Unusable,
@@ -27,31 +31,37 @@ INDEX_FILES = {"train": "train.index", "valid": "validation.index", "test": "tes
 TEMPLATE = ("feature", "opinion", "sentence", "sentiment")
 
 
-def read(path: Path, splits: Path | None = None) -> Iterator[RawRecord | BadRecord]:
-    """The records of a file, gzipped or not, with the splits the lines give or those of a folder.
+def read(path: Path, splits: Path | None = None, rating_middle: float = 3.0) -> Iterator[RawRecord | BadRecord]:
+    """The records of a file, packed or not, with the splits the lines give or those of a folder.
 
-    The folder holds train.index, validation.index and test.index: record numbers from 0, between blanks. Raises
-    InputError where such a file is missing, is no list of numbers, names a record twice or one that does not exist.
+    `rating_middle` parts the ratings that count as praise from those that count as criticism. The folder holds
+    train.index, validation.index and test.index: record numbers from 0, between blanks. Raises InputError where such a
+    file is missing, is no list of numbers, names a record twice or one that does not exist.
     """
-    records = parsed(read_json_lines(path), parse)
+    records = checked(parsed(read_json_lines(path), partial(parse, rating_middle)), path)
     return records if splits is None else with_splits(records, splits)
 
 
-def parse(line: int, row: Row) -> RawRecord:
+def parse(rating_middle: float, line: int, row: Row) -> RawRecord:
     """One explained rating; raises Unusable."""
     row = {**row, **_template(row)} if "template" in row else row
-    mention = (text_of(row, "feature"), text_of(row, "opinion"), polarity_of(row.get("sentiment")))
-    sentence = text_of(row, "sentence")
-    explanation = plain(sentence)
+    rating = rating_of(row, "rating")
+    if has_quadruples(row):
+        explanation, mentions, cleaned = chosen(row, (rating > rating_middle) - (rating < rating_middle))
+    else:
+        mentions = [(text_of(row, "feature"), text_of(row, "opinion"), polarity_of(row.get("sentiment")))]
+        sentence = text_of(row, "sentence")
+        explanation = plain(sentence)
+        cleaned = explanation != sentence
     return RawRecord(
         line=line,
         user=text_of(row, "user"),
         item=text_of(row, "item"),
-        rating=rating_of(row, "rating"),
+        rating=rating,
         explanation=explanation,
-        mentions=[mention],
+        mentions=mentions,
         split=text_of(row, "split") if row.get("split") is not None else None,
-        cleaned=explanation != sentence,
+        cleaned=cleaned,
     )
 
 

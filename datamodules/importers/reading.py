@@ -29,7 +29,7 @@ Parsed = TypeVar("Parsed", RawRecord, Facts)
 
 
 class Unusable(Exception):
-    """A row that cannot become a record: (reason, detail), as in BadRecord."""
+    """A row that cannot become a record: what a BadRecord holds behind its line."""
 
 
 def parsed(

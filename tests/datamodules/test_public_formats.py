@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.corpus import Corpus
-from datamodules.importers import amazon, nlg4rs, recbole, table, tripadvisor, xrec, yelp
+from datamodules.importers import amazon, nlg4rs, nlg4rs_jsonl, recbole, table, tripadvisor, xrec, yelp
 from datamodules.importers.table import Columns
 from datamodules.records import BadRecord, Facts, RawRecord
 from launch import prepare
@@ -176,6 +176,84 @@ def test_entries_that_are_no_records_keep_their_number(tmp_path):
     file = tmp_path / "reviews.pickle"
     file.write_bytes(pickle.dumps([ROWS[0], 7, {1: 2}, {"user": "U"}]))
     assert [bad.line for bad in nlg4rs.read(file) if isinstance(bad, BadRecord)] == [2, 3, 4]
+
+
+# What the extractor writes: praise first, then criticism, whatever their place in the review.
+REVIEW = {
+    "user": "U",
+    "item": "I",
+    "rating": 2,
+    "text": "Shiny. The Neck is Slim but too thin, the tuners slip. The case broke!",
+    "sentence": [
+        ("neck", "Slim", "The Neck is Slim but too thin, the tuners slip", 1),
+        ("case", "broke", "The case broke!", -1),
+        ("neck", "thin", "The Neck is Slim but too thin, the tuners slip", -1),
+        ("neck", "thin", "The Neck is Slim but too thin, the tuners slip", -1),
+    ],
+}
+NECK = "the neck is slim but too thin , the tuners slip"
+BOTH = [("neck", "slim", 1), ("neck", "thin", -1)]
+
+
+def quadruples(*indices):
+    return [REVIEW["sentence"][index] for index in indices]
+
+
+@pytest.mark.parametrize(
+    ("change", "explanation", "mentions"),
+    [
+        ({}, NECK, BOTH),  # both sentences hold criticism, as the rating does; the neck's has more to say
+        ({"rating": 5, "sentence": quadruples(1, 0)}, NECK, BOTH[:1]),  # the only praise
+        ({"rating": 1, "sentence": quadruples(0, 1)}, "the case broke !", [("case", "broke", -1)]),
+        ({"rating": 3, "sentence": quadruples(0, 1)}, NECK, BOTH[:1]),  # neither agrees: the first
+        ({"sentence": REVIEW["sentence"][1]}, "the case broke !", [("case", "broke", -1)]),  # one alone
+        ({"sentence": [("case", "broke", "It broke.")]}, "it broke .", [("case", "broke", -1)]),  # by the rating
+        ({"sentence": [("case", "broke", "It broke.", "1")]}, "it broke .", [("case", "broke", 1)]),
+    ],
+)
+@pytest.mark.parametrize("form", ["pickle", "packed pickle", "JSON Lines"])
+def test_the_sentence_of_an_extracted_review_is_that_which_agrees_with_its_rating(
+    tmp_path, change, explanation, mentions, form
+):
+    file, row = tmp_path / "reviews", REVIEW | change
+    if form == "JSON Lines":
+        found = nlg4rs_jsonl.read(jsonl(file, row))
+    else:
+        data = pickle.dumps([row])
+        file.write_bytes(data if form == "pickle" else gzip.compress(data))
+        found = nlg4rs.read(file)
+    assert list(found) == [RawRecord(1, "U", "I", float(row["rating"]), explanation, mentions)]
+
+
+def test_extracted_reviews_without_a_feature_are_counted_and_keep_their_number(tmp_path):
+    file = tmp_path / "reviews.pickle"
+    without = {key: value for key, value in REVIEW.items() if key != "sentence"}
+    rows = [REVIEW | {"user": f"u{n % 4}", "item": f"i{n // 4}"} for n in range(12)]
+    file.write_bytes(pickle.dumps([without, without | {"user": "V", "sentence": []}, *rows]))
+    corpus = prepared(f"raw={file}", "format=nlg4rs", f"out={tmp_path / 'c'}")
+    assert corpus.manifest["skipped"] == {"no sentence with a feature": {"count": 2, "lines": [1, 2]}}
+    assert (len(corpus.explanations), set(corpus.explanations)) == (12, {NECK})
+    assert (corpus.concepts, corpus.manifest["counts"]["mentions"]) == (["neck"], 24)
+    file.write_bytes(pickle.dumps([without, without]))
+    with pytest.raises(InputError, match="names no feature in any of 2 reviews: extract them first, or give"):
+        prepared(f"raw={file}", "format=nlg4rs", f"out={tmp_path / 'd'}")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "message"),
+    [
+        ([("a", "b")], "'sentence' holds"),
+        ([["a", "b", "c", 1], "d"], "'sentence' holds 'd'"),
+        ([("a", "b", "c", 7)], "sentiment 7 is none of"),
+        ([(None, "b", "c", 1)], "has no 'feature'"),
+    ],
+)
+def test_a_broken_quadruple_is_a_bad_record(tmp_path, sentence, message):
+    file = tmp_path / "reviews.pickle"
+    file.write_bytes(pickle.dumps([REVIEW | {"sentence": sentence}]))
+    (bad,) = nlg4rs.read(file)
+    assert message in bad.detail
+    assert bad.is_fault
 
 
 # --- RecBole
