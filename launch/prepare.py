@@ -24,6 +24,7 @@ from datamodules.records import BadRecord, Facts, RawRecord
 from datamodules.tables import Sides
 from launch.config import command
 from metrics.errors import InputError
+from metrics.text_files import PACKED
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,8 @@ def _sides(cfg: PrepareConfig) -> Sides:
 
 def _beside(raw: Path, kind: str) -> str:
     """RecBole's NAME.item or NAME.user beside NAME.inter, each plain or packed; "" where there is none."""
-    plain = (raw.with_suffix("") if raw.suffix in (".gz", ".zst") else raw).with_suffix(f".{kind}")
-    packed = (plain.with_name(plain.name + ending) for ending in ("", ".gz", ".zst"))
+    plain = (raw.with_suffix("") if raw.suffix in PACKED else raw).with_suffix(f".{kind}")
+    packed = (plain.with_name(plain.name + ending) for ending in ("", *PACKED))
     return next((str(file) for file in packed if file.is_file()), "")
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from metrics.errors import InputError
-from metrics.text_files import json_values, text_lines
+from metrics.text_files import PACKED, json_values, text_lines
 
-PACKED = (".gz", ".zst", ".bz2", ".xz")
 FOREIGN = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 are carried on as
 
 

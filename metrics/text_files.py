@@ -21,6 +21,7 @@ from metrics.errors import InputError
 from metrics.file_form import BZIP2, GZIP, HEAD, XZ, ZSTD, encoding_of, is_json_array, refuse_other_than_json
 
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what a file or a packing that is damaged raises
+PACKED = (".gz", ".zst", ".bz2", ".xz")  # what names of packed files end in
 LONGEST_VALUE = 1 << 26  # characters of one value in an array
 _BLOCK = 1 << 16
 _SPACE = re.compile(r"\s*")

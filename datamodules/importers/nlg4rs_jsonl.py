@@ -4,8 +4,8 @@
     {"user", "item", "rating", "template": [feature, opinion, sentence, sentiment]}            or
     {"user", "item", "rating", "text", "sentence": [[feature, opinion, sentence, sentiment], ...]}
 
-Sentences are already tokenised and stay as they are, but for those of the last layout, see `quadruples`; markup, where a
-sentence holds any, is taken out.
+Sentences are already tokenised and stay as they are, but for those of the last layout, see `quadruples`; markup, where
+a sentence holds any, is taken out.
 """
 
 from collections.abc import Iterator

@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
 from metrics.text_files import json_values, text_lines
@@ -73,19 +70,6 @@ def read_tsv(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
     """(line number, row) of a file with a header line and one tab between cells; quotes mean nothing in it."""
     csv.field_size_limit(LONGEST_CELL)
     return _delimited(csv.reader(text_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), path)
-
-
-def read_parquet(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
-    """(row number from 1, row) of a Parquet file."""
-    line = 0
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=10_000):
-            for row in batch.to_pylist():
-                line += 1
-                yield line, row
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = one_line(error)
-        raise InputError(f"{path} cannot be read as Parquet after row {line} ({reason}): write it anew.") from None
 
 
 def one_line(what: object) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.importers.markup import plain, tokenised_review
+from datamodules.importers.parquet import column_names, read_parquet
 from datamodules.importers.reading import (
     Row,
     Unusable,
@@ -22,7 +23,6 @@ from datamodules.importers.reading import (
     rating_of,
     read_csv,
     read_json_lines,
-    read_parquet,
     read_tsv,
     text_of,
 )
@@ -30,13 +30,15 @@ from datamodules.importers.times import time_of
 from datamodules.importers.tokenising import tokenised
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
+from metrics.text_files import PACKED
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row | BadRecord]]]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".jsonl": read_json_lines,
-    ".parquet": read_parquet,
+    ".json": read_json_lines,
 }
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def read(path: Path, columns: Columns, rating_middle: float) -> Iterator[RawReco
     `rating_middle` parts the ratings that count as praise from those that count as criticism. Raises InputError for
     another ending and for columns that no row has.
     """
-    rows = _with_columns(_rows(path), path, columns)
+    wanted = [name for name in asdict(columns).values() if name]
+    rows = _with_columns(_rows(path, wanted), path, columns)
     return parsed(rows, lambda line, row: _parse(line, row, columns, rating_middle))
 
 
@@ -78,7 +81,7 @@ def read_facts(path: Path, columns: Columns, kind: str) -> Iterator[Facts | BadR
         absent = [name for name in names if name not in row]
         if absent:
             raise InputError(
-                f"{path}:{line}: there is no column '{absent[0]}', only {one_line(', '.join(row))}; "
+                f"{path}:{line}: there is no column '{absent[0]}', only {one_line(', '.join(_names(path, row)))}; "
                 f"name others with columns.{kind}_attributes=A,B."
             )
         given = {
@@ -89,14 +92,25 @@ def read_facts(path: Path, columns: Columns, kind: str) -> Iterator[Facts | BadR
         return Facts(text_of(row, getattr(columns, kind)), "", given)
 
     # What is wrong with a row is told where its record is read.
-    return (entry for entry in parsed(_rows(path), facts) if isinstance(entry, Facts))
+    rows = _rows(path, [*names, getattr(columns, kind)])
+    return (entry for entry in parsed(rows, facts) if isinstance(entry, Facts))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
-    ending = path.with_suffix("").suffix if path.suffix in (".gz", ".zst") else path.suffix
-    if ending not in READERS:
-        raise InputError(f"raw={path} must end in {', '.join(READERS)} (with .gz or .zst, or without).")
-    return READERS[ending](path)
+def _rows(path: Path, wanted: list[str]) -> Iterator[tuple[int, Row | BadRecord]]:
+    """The rows of a table, of a Parquet file those columns alone that are wanted."""
+    ending = _ending(path)
+    if ending not in ENDINGS:
+        raise InputError(f"raw={path} must end in {', '.join(ENDINGS)} (with .gz or .zst, or without).")
+    return read_parquet(path, wanted) if ending == ".parquet" else READERS[ending](path)
+
+
+def _ending(path: Path) -> str:
+    return path.with_suffix("").suffix if path.suffix in PACKED else path.suffix
+
+
+def _names(path: Path, row: Row) -> list[str]:
+    """The columns that a table has, those that were not read too."""
+    return column_names(path) if _ending(path) == ".parquet" else list(row)
 
 
 def _with_columns(
@@ -114,9 +128,9 @@ def _with_columns(
         if not checked and not isinstance(row, BadRecord):
             missing = [key for key, name in needed.items() if name not in row]
             if missing:
-                key = missing[0]
+                key, names = missing[0], one_line(", ".join(_names(path, row)))
                 raise InputError(
-                    f"{path}:{line}: there is no column '{needed[key]}', only {one_line(', '.join(row))}; "
+                    f"{path}:{line}: there is no column '{needed[key]}', only {names}; "
                     f"name the one to use with columns.{key}=NAME."
                 )
             checked = True

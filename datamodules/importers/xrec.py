@@ -13,6 +13,7 @@ from datamodules.importers.markup import plain, tokenised_review
 from datamodules.importers.reading import Row, optional_text, parsed, read_csv, read_json_lines, text_of
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
+from metrics.text_files import PACKED
 
 SPLITS = {"trn": "train", "val": "valid", "tst": "test"}
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row | BadRecord]]]] = {
@@ -29,7 +30,7 @@ def tables(path: Path) -> list[tuple[Path, str | None]]:
         (path / f"{stem}{ending}{packed}", split)
         for stem, split in SPLITS.items()
         for ending in READERS
-        for packed in ("", ".gz", ".zst")
+        for packed in ("", *PACKED)
         if (path / f"{stem}{ending}{packed}").is_file()
     ]
     if not found:
@@ -78,7 +79,7 @@ def _profile(row: Row, kind: str) -> Facts:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Row | BadRecord]]:
-    ending = file.with_suffix("").suffix if file.suffix in (".gz", ".zst") else file.suffix
+    ending = file.with_suffix("").suffix if file.suffix in PACKED else file.suffix
     if ending not in READERS:
         raise InputError(f"raw={file} must end in {' or '.join(READERS)} (with .gz or .zst, or without).")
     return READERS[ending](file)
