@@ -7,8 +7,11 @@ Run again, it skips the stages that are finished. `stage=ppo` runs one stage alo
 
 import signal
 
+from launch.launcher import end_with_launcher
+
 EARLY: list[int] = []  # signals that came while the libraries were imported, which takes seconds
 if __name__ == "__main__":
+    end_with_launcher()
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: EARLY.append(number))
 
