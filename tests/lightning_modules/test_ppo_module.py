@@ -169,6 +169,35 @@ def test_ppo_advantages_by_hand():
     assert figures["reward/total"] == pytest.approx((-1 + 0 - 1 + 1) / 4)
 
 
+# The hqar rewards of the four texts are 2, 6, 2, 6, whether as sums of their tokens or as means: mean 4 and standard
+# deviation 2. Each token's share of the mean is 4 / length, so that a text's tokens sum up to -1, 1, -1, 1.
+TOKENS = {
+    "sum": [[2.0, 0.0, 0.0], [2.0, 4.0, 0.0], [2.0, 9.0, 9.0], [2.0, 4.0, 9.0]],
+    "mean": [[6.0, 0.0, 0.0], [6.0, 12.0, 0.0], [2.0, 9.0, 9.0], [4.0, 8.0, 9.0]],
+}
+CREDIT = [[1 / 3, -2 / 3, -2 / 3], [1 / 3, 4 / 3, -2 / 3], [-1.0, 0, 0], [0.0, 1.0, 0]]
+
+
+@pytest.mark.parametrize("reduce", TOKENS)
+@pytest.mark.parametrize("credit", ["token", "sequence"])
+def test_the_scores_of_tokens_by_hand(reduce, credit):
+    """lambda_hqar 0.5 times the hqar shares; at the last token 3 times ccr's -1, 1, -1, 1, less 0.7 for no end."""
+    ppo = module(
+        gpt2(), **BY_HAND | {"lambda_hqar": 0.5}, lambda_ccr=3.0, missing_end_penalty=0.7, hqar_credit=credit
+    )
+    ppo.scorer.reduce = reduce
+    rollout, seen = rollout_by_hand(), {}
+    rollout.rewards["hqar"] = torch.tensor([2.0, 6.0, 2.0, 6.0])
+    rollout.rewards["hqar_token"] = torch.tensor(TOKENS[reduce])
+    ppo._estimate = lambda rollout, score_BT: seen.update(score=score_BT) or (score_BT, score_BT)
+    _, _, figures = ppo.advantages(rollout)
+    in_end = [[0, 0, -3.0], [0, 0, 2.3], [-3.0, 0, 0], [0, 3.0, 0]]
+    hqar = CREDIT if credit == "token" else [[0, 0, -1.0], [0, 0, 1.0], [-1.0, 0, 0], [0, 1.0, 0]]
+    expected = torch.tensor(in_end) + 0.5 * torch.tensor(hqar)
+    torch.testing.assert_close(seen["score"], expected)
+    assert figures["reward/total"] == pytest.approx((-3.5 + 2.8 - 3.5 + 3.5) / 4)
+
+
 def test_rloo_advantages_by_hand():
     """Sums of the rewards above are -1.1, -0.2 and -1, 1.2: each less the other of its prompt, at every token."""
     ppo = module(gpt2(), **BY_HAND, algorithm="rloo")
