@@ -118,13 +118,14 @@ def _headline(run: Run, name: str) -> Html:
     facts += [f"{run.metrics['n']:,} test records"] if "n" in run.metrics else []
     if run.metrics.get("systems"):
         facts.append(tag("a", "How this is judged", href="#definitions"))
-    missing = _missing(run)
+    missing, warnings = _missing(run), [f"Warning: {line}" for line in run.warnings]
     return join(
         [
             tag("p", "LLM2ER-EQR run", class_="kicker"),
             tag("h1", name),
             tag("p", judged, class_="verdict"),
             tag("p", *(tag("span", fact) for fact in facts), class_="facts"),
+            tag("ul", *(tag("li", line) for line in warnings), id="warnings") if warnings else Html(),
             tag("ol", *(_stage(run, stage) for stage in STAGES), class_="stages", aria_label="Stages of the run"),
             tag("ul", *(tag("li", line) for line in missing), id="missing", class_="note") if missing else Html(),
         ]

@@ -38,6 +38,7 @@ class Run:
     metrics: dict[str, Any]
     curves: dict[str, dict[str, Curve]]  # stage -> name of the figure -> curve
     finished: list[str]  # stages whose product is complete
+    warnings: list[str]  # what the stages said that must not be overlooked
     predictions: dict[str, list[dict[str, Any]]]  # system -> records
 
 
@@ -45,14 +46,16 @@ def read_run(path: Path) -> Run:
     """Reads a run folder. Raises InputError for a folder that holds no part of a run, or for a part that is broken."""
     if not path.is_dir():
         raise InputError(f"run={path} is no folder; give the folder of a run, such as runs/llm2er_eqr.")
+    config = _flat(_read(path / "config.yaml", yaml.safe_load))
     run = Run(
         path,
-        config=_flat(_read(path / "config.yaml", yaml.safe_load)),
+        config=config,
         versions=_read(path / "versions.json", json.loads),
         command=_text(path / "command.txt").strip(),
         metrics=_metrics(path / "metrics.json"),
         curves={stage: read_curves(file) for stage in STAGES if (file := path / stage / "metrics.csv").is_file()},
         finished=[stage for stage in STAGES if (path / stage / "export" / "stage.json").is_file()],
+        warnings=warnings_of(path, config),
         predictions={
             name: read_predictions(path / file) for name, file in PREDICTIONS.items() if (path / file).is_file()
         },
@@ -60,6 +63,16 @@ def read_run(path: Path) -> Run:
     if not (run.config or run.metrics or run.curves or run.predictions):
         raise InputError(f"run={path} holds no part of a run; give the folder that launch/train.py wrote.")
     return run
+
+
+def warnings_of(path: Path, config: dict[str, Any]) -> list[str]:
+    """What the finished stages of a run said that must not be overlooked, each sentence once, by its first stage."""
+    said: dict[str, str] = {}
+    for stage in STAGES:
+        source = Path(config.get(f"{stage}.init_from") or path / stage)
+        for sentence in _read(source / "export" / "stage.json", json.loads).get("summary", {}).get("warnings", []):
+            said.setdefault(sentence, stage)
+    return [f"{stage}: {sentence}" for sentence, stage in said.items()]
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

@@ -11,11 +11,12 @@ import torch
 from datamodules.corpus import Corpus
 from datamodules.predictions import predictions
 from datamodules.quality import pad
+from launch.config import flatten
 from launch.faithfulness import DRIVER_METRICS, driver_lines, drivers, has_truth
 from launch.knowledge import full_knowledge
 from launch.leaderboard import Judging, leaderboard
 from launch.report import write_report
-from launch.report_folder import BACKBONE, FULL
+from launch.report_folder import BACKBONE, FULL, warnings_of
 from launch.run import Run
 from launch.stages import write_jsonl
 from lightning_modules.collectives import barrier, world
@@ -56,6 +57,8 @@ def result(run: Run) -> None:
             print(line)
         print(examples(systems, run.config.result.examples, run.config.seed))
         log.info("wrote %s, %s and %s", path / "predictions.jsonl", path / "metrics.json", report)
+        for sentence in warnings_of(path, flatten(run.config)):
+            log.warning("WARNING: %s", sentence)
     barrier()
 
 

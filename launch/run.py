@@ -29,6 +29,7 @@ from datamodules.prompts import PromptBuilder
 from launch.curves import continued_csv
 from launch.engine import make_trainer, use_cpu
 from launch.footprint import BUCKET
+from launch.guessing import little_trained
 from launch.resume import Found, resume_point
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
@@ -51,6 +52,7 @@ class Run:
     def __init__(self, config: TrainConfig, requests: Requests | None = None) -> None:
         self.config, self.folder = config, RunFolder(config)
         self.requests = requests or Requests(self.folder.path)
+        self.warnings: dict[str, list[str]] = {}  # by stage: what of it a reader must not overlook
         self.folder.open()
         self.folder.corpus = self.corpus.manifest["files"]["records.parquet"]
 
@@ -214,6 +216,19 @@ class Run:
             "%s: training %s of %s parameters on %d ranks (ZeRO stage %d, %s); reads %s",
             *(stage, f"{learning:,}", f"{total:,}", world()[1], config.zero.stage, config.hardware.precision, reads),
         )
+        if stage != "rating" or config.rating.model.id_embeddings:  # else its tables of users and items stay zero
+            self.warn(stage, little_trained(module))
+
+    def warn(self, stage: str, sentences: list[str]) -> None:
+        """Says what must not be overlooked, and keeps it for `stage.json`; the run goes on."""
+        for sentence in sentences:
+            log.warning("WARNING: %s: %s", stage, sentence)
+        self.warnings.setdefault(stage, []).extend(sentences)
+
+    def summary(self, stage: str, figures: dict, weak: list[str]) -> dict:
+        """What `stage.json` says of a stage: its figures, and its warnings, of which `weak` are the last."""
+        self.warn(stage, weak)
+        return figures | ({"warnings": self.warnings[stage]} if self.warnings[stage] else {})
 
     def close(self, trainer: pl.Trainer) -> None:
         """Ends the loggers of a stage."""

@@ -35,6 +35,7 @@ class RunFolder:
         self.corpus = ""  # checksum of the corpus's records, once it is read
         self.lock = RunLock(self.path)
         self.revisions: dict[str, str] = {}  # of base models from the hub, by the stage that reads them
+        self.learning: dict[str, str] = {}  # by stage: what of its network learns; an earlier version trained less
         self.versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
     def open(self) -> None:
@@ -111,6 +112,10 @@ class RunFolder:
             raise InputError(f"stage={stage} reads {self.export(name)}, which is not there; run stage={name} first")
         return self.export(name)
 
+    def marker(self, name: str) -> dict[str, Any]:
+        """What a finished stage says of itself: its summary and the config that it was made by."""
+        return json.loads((self.export(name) / "stage.json").read_text(encoding="utf-8"))
+
     def finish(self, name: str, summary: dict[str, Any]) -> None:
         """Marks a stage's product as complete (rank 0), after all ranks have written."""
         barrier()
@@ -129,6 +134,7 @@ class RunFolder:
         """
         config = self.config
         base = {f"revision of {name}.model": self.revisions[name]} if name in self.revisions else {}
+        base |= {f"what learns in {name}": self.learning[name]} if name in self.learning else {}
         sharding = {"zero.stage": config.zero.stage, "hardware.precision": config.hardware.precision}
         return self._relevant(name) | sharding | base
 

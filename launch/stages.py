@@ -19,11 +19,13 @@ from datamodules.contrastive import ContrastiveData
 from datamodules.explanation import ExplanationData
 from datamodules.graph import fold_of_records
 from datamodules.importers.tokenising import tokenised
+from datamodules.prompts import PromptBuilder
 from datamodules.quality import QualityData, read_high_quality, select_high_quality
 from datamodules.rating import RatingData
 from datamodules.rollout_prompts import RolloutPrompts
 from datamodules.sampling import make_sampler
 from launch.evaluate import train_knowledge
+from launch.guessing import mean_rmse, unigram_loss, weak_ccr, weak_explanation, weak_hqar, weak_rating
 from launch.run import Run
 from lightning_modules.ccr import CCRModule
 from lightning_modules.collectives import barrier, world
@@ -39,6 +41,7 @@ from models.text_encoder import create_encoder, load_encoder
 
 log = logging.getLogger("llm2er")
 
+COUNTED = 5000  # texts of a split whose words are counted
 UNTOUCHED = ("nlg4rs", "nlg4rs_jsonl")  # formats whose sentences stay as they are; all others are tokenised
 
 
@@ -63,7 +66,7 @@ def rating(run: Run) -> dict:
     run.stop_if_taken()
     if world()[0] == 0:
         evidence.save(export / "evidence.safetensors")
-    return {"valid_rmse": rmse}
+    return run.summary("rating", {"valid_rmse": rmse}, weak_rating(rmse, mean_rmse(run.corpus)))
 
 
 def explanation(run: Run) -> dict:
@@ -85,7 +88,8 @@ def explanation(run: Run) -> dict:
     module = ExplanationModule(config.explanation, explainer, tokenizer)
     module.max_new_tokens = config.prompt.max_new_tokens
     fit = config.explanation.fit
-    data = ExplanationData(run.builder("explanation", tokenizer), fit.batch_size, fit.accumulate, config.seed)
+    builder = run.builder("explanation", tokenizer)
+    data = ExplanationData(builder, fit.batch_size, fit.accumulate, config.seed)
     reads = f"{name} and {run.folder.export('rating')}"
     loss = run.fit("explanation", module, data, "explanation/valid/loss", "min", reads)
     barrier()
@@ -97,7 +101,15 @@ def explanation(run: Run) -> dict:
     run.stop_if_taken()
     if world()[0] == 0:
         write_jsonl(export / "samples.jsonl", [{"record": r, "explanation": text} for r, text in sampled.items()])
-    return {"valid_loss": loss}
+    weak = weak_explanation(loss, _unigram_loss(run, builder))
+    return run.summary("explanation", {"valid_loss": loss}, weak)
+
+
+def _unigram_loss(run: Run, builder: PromptBuilder) -> float:
+    """The explanation stage's loss of word frequencies; counted in some thousand texts, which is enough to compare."""
+    texts = {split: run.corpus.rows(split)[:COUNTED].tolist() for split in ("train", "valid")}
+    tokens = {split: [builder.response(run.corpus.explanations[r]) for r in rows] for split, rows in texts.items()}
+    return unigram_loss(tokens["train"], tokens["valid"], len(builder.tokenizer))
 
 
 def ccr(run: Run) -> dict:
@@ -117,7 +129,9 @@ def ccr(run: Run) -> dict:
     module = CCRModule(config.ccr, encoder, tokenizer)
     reads = f"{name} and {run.folder.export('rating')}"
     accuracy = run.fit("ccr", module, data, "ccr/valid/retrieval_accuracy", "max", reads)
-    return {"valid_retrieval_accuracy": accuracy}
+    pairs = sum(bool(run.corpus.mentions[record]) for record in run.corpus.rows("valid").tolist())
+    figures = {"valid_retrieval_accuracy": accuracy}
+    return run.summary("ccr", figures, weak_ccr(accuracy, pairs, fit.batch_size))
 
 
 def high_quality_texts(run: Run) -> list[str]:
@@ -150,6 +164,8 @@ def hqar(run: Run) -> dict:
     )
     pl.seed_everything(config.seed, verbose=False)
     discriminator = new_discriminator(str(source / "lm"), config.hqar.layers, begin_token(tokenizer))
+    if (source / "lm" / "adapter_config.json").is_file():
+        run.folder.learning["hqar"] = "trunk and head"  # an earlier version trained the head alone
     module = HQARModule(config.hqar, discriminator)
     fit = config.hqar.fit
     data = QualityData(real, sampled, tokenizer.pad_token_id, fit.batch_size, fit.accumulate, config.seed)
@@ -158,7 +174,19 @@ def hqar(run: Run) -> dict:
     run.stop_if_taken()
     if world()[0] == 0:
         write_jsonl(run.folder.export("hqar") / "high_quality.jsonl", [{"explanation": text} for text in high])
-    return {"valid_loss": loss, "high_quality_texts": len(high), "used": count}
+    figures = {"valid_loss": loss, "high_quality_texts": len(high), "used": count}
+    return run.summary("hqar", figures, weak_hqar(loss, config.hqar.smoothing))
+
+
+def weak_rewards(run: Run) -> list[str]:
+    """What there is to say of the reward models before PPO is paid by them, whoever trained them, and when."""
+    said: list[str] = []
+    weights = {"ccr": run.config.ppo.lambda_ccr, "hqar": run.config.ppo.lambda_hqar}
+    for marker in [run.folder.marker(name) for name, weight in weights.items() if weight]:
+        said += marker["summary"].get("warnings", [])
+        if marker["stage"] == "hqar":  # an earlier version did not look
+            said += weak_hqar(marker["summary"]["valid_loss"], marker["config"]["hqar.smoothing"])
+    return list(dict.fromkeys(said))
 
 
 def ppo(run: Run) -> dict:
@@ -169,6 +197,7 @@ def ppo(run: Run) -> dict:
     builder = run.builder("ppo", tokenizer)
     pl.seed_everything(config.seed, verbose=False)
     scorer = run.scorer("ppo", tokenizer)
+    run.warn("ppo", weak_rewards(run))
     adversary = None
     if config.ppo.discriminator_every:
         high = read_jsonl(run.folder.need("hqar", "ppo") / "high_quality.jsonl")
@@ -212,7 +241,7 @@ def ppo(run: Run) -> dict:
         accumulate_grad_batches=config.ppo.accumulate,
         gradient_clip_val=config.ppo.clip or None,
     )
-    return {"held_out_before": held_out.history[0], "held_out_kept": held_out.kept}
+    return run.summary("ppo", {"held_out_before": held_out.history[0], "held_out_kept": held_out.kept}, [])
 
 
 TRAINED: dict[str, Callable[[Run], dict]] = {

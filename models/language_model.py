@@ -147,7 +147,7 @@ def _causal_lm(name: str) -> PreTrainedModel:
 
 
 def load_trunk(name: str, layers: int) -> PreTrainedModel:
-    """The first `layers` blocks of a causal LM, in float32; adapters that the folder holds are merged into them."""
+    """The first `layers` blocks of a causal LM, in float32, all of which learn; adapters in the folder are merged."""
     base = _base_of_adapters(name)
     config = _load(AutoConfig, base or name)
     config.num_hidden_layers = min(layers, config.num_hidden_layers)
@@ -156,7 +156,8 @@ def load_trunk(name: str, layers: int) -> PreTrainedModel:
     if not base:
         return with_faster_kernels(_load(AutoModel, name, config=config, dtype=torch.float32))
     lm = _load(AutoModelForCausalLM, base, config=config, dtype=torch.float32)
-    return with_faster_kernels(PeftModel.from_pretrained(lm, name).merge_and_unload().base_model)
+    trunk = PeftModel.from_pretrained(lm, name).merge_and_unload().base_model
+    return with_faster_kernels(trunk.requires_grad_(True))  # PEFT froze it, and a trunk that is frozen learns nothing
 
 
 def _base_of_adapters(name: str) -> str:

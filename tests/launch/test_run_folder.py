@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from launch.config import load
-from launch.run_folder import RunFolder
+from launch.run_folder import RunFolder, changed_keys
 from launch.run_lock import InUseError
 from launch.schema import TrainConfig
 from metrics.errors import InputError
@@ -165,6 +165,19 @@ def test_a_stage_of_another_run_that_is_not_there_is_refused_by_key(folder, tmp_
 def test_a_needed_stage_that_is_not_finished_names_the_one_to_run(folder):
     with pytest.raises(InputError, match=r"stage=ppo reads .*hqar/export, which is not there; run stage=hqar first"):
         folder().need("hqar", "ppo")
+
+
+def test_a_checkpoint_of_a_discriminator_whose_trunk_was_frozen_fits_no_more(folder):
+    """An earlier version left the trunk that was read from adapters frozen, and out of the checkpoint."""
+    run = folder()
+    before = run.state_config("hqar")
+    run.learning["hqar"] = "trunk and head"
+    assert list(changed_keys(before, run.state_config("hqar")).values()) == [
+        "what learns in hqar (was None, is 'trunk and head')"
+    ]
+    assert run.state_config("ccr") == folder().state_config("ccr")
+    run.finish("hqar", {})
+    assert folder().done("hqar")  # its product goes on to serve
 
 
 def test_the_commit_of_a_base_model_is_part_of_the_state_and_stands_beside_the_product(folder):

@@ -182,9 +182,7 @@ CREDIT = [[1 / 3, -2 / 3, -2 / 3], [1 / 3, 4 / 3, -2 / 3], [-1.0, 0, 0], [0.0, 1
 @pytest.mark.parametrize("credit", ["token", "sequence"])
 def test_the_scores_of_tokens_by_hand(reduce, credit):
     """lambda_hqar 0.5 times the hqar shares; at the last token 3 times ccr's -1, 1, -1, 1, less 0.7 for no end."""
-    ppo = module(
-        gpt2(), **BY_HAND | {"lambda_hqar": 0.5}, lambda_ccr=3.0, missing_end_penalty=0.7, hqar_credit=credit
-    )
+    ppo = module(gpt2(), **BY_HAND | {"lambda_hqar": 0.5}, lambda_ccr=3.0, missing_end_penalty=0.7, hqar_credit=credit)
     ppo.scorer.reduce = reduce
     rollout, seen = rollout_by_hand(), {}
     rollout.rewards["hqar"] = torch.tensor([2.0, 6.0, 2.0, 6.0])

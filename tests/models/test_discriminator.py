@@ -14,6 +14,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from lightning_modules.collectives import trainable_and_total
 from models.discriminator import (
     Discriminator,
     discriminator_loss,
@@ -139,6 +140,25 @@ def test_the_trunk_of_a_model_with_adapters_is_its_first_blocks_as_they_were_tun
     with tuned.disable_adapter():
         untuned_BTW = plain(input_ids=ids_BT, output_hidden_states=True).hidden_states[1]
     assert (untuned_BTW - first_BTW).abs().max() > 1e-3, "the test has no power if adapters do nothing"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_of_a_model_with_adapters_as_much_learns_as_of_one_without(tmp_path, kind):
+    """PEFT freezes what it merges its adapters into; a head on a frozen trunk learns next to nothing."""
+    causal_model(tmp_path / "base", kind)
+    load_language_model(str(tmp_path / "base"), LoraConfig(rank=4)).save_pretrained(tmp_path / "lm")
+    whole, tuned = (new_discriminator(str(tmp_path / name), layers=2, begin=BEGIN) for name in ("base", "lm"))
+    learning, total = trainable_and_total(tuned)
+    assert (learning, total) == trainable_and_total(whole)
+    assert learning == total
+    text_BT, mask_BT = torch.tensor([[5, 6, 7], [8, 9, 10]]), torch.ones(2, 3, dtype=torch.long)
+    discriminator_loss(tuned(text_BT, mask_BT), mask_BT, torch.tensor([1.0, 0.0]), 0.1).sum().backward()
+    # Of the tables of words and places some rows are not read; all else has a gradient.
+    assert not [name for name, parameter in tuned.named_parameters() if not (parameter.grad != 0).any()]
+    save_discriminator(tmp_path / "saved", tuned.state_dict(), tuned)
+    again = load_discriminator(tmp_path / "saved", BEGIN).eval()
+    assert trainable_and_total(again) == (total, total)  # it learns on during PPO
+    torch.testing.assert_close(again(text_BT, mask_BT), tuned.eval()(text_BT, mask_BT))
 
 
 def test_more_blocks_than_there_are_gives_them_all(tmp_path):
