@@ -8,11 +8,13 @@ interpolation is refused: it could read the environment, and with it secrets, in
 import dataclasses
 import difflib
 import io
+import json
 import os
 import re
 import select
 import signal
 import sys
+import time
 import typing
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -257,7 +259,19 @@ def _reader_left() -> bool:
 
 def fail(error: InputError) -> typing.NoReturn:
     """Prints a user's mistake, once a machine, and exits with status 2."""
-    lines = str(error).splitlines()
+    text = "\n".join(f"error: {line}" for line in str(error).splitlines())
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+        print(text, file=sys.stderr)
+    tell_torchrun(text)
     raise SystemExit(2)
+
+
+def tell_torchrun(text: str) -> None:
+    """Has torchrun end with `text`, why this rank ended; does nothing where torchrun did not start it.
+
+    It prints thirty lines when a rank fails: its own traceback and a table, and of the ranks what they have written to
+    the file that it names to each. Without one the last line is "To enable traceback see: https://...".
+    """
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        now = str(int(time.time()))
+        Path(path).write_text(json.dumps({"message": {"message": text, "extraInfo": {"timestamp": now}}}))

@@ -27,7 +27,7 @@ import transformers
 from callbacks.guards import HarmfulUpdateError
 from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests, restarts
 from launch.attempts import ask_for_requeue, look_back, remember_failure
-from launch.config import command
+from launch.config import command, tell_torchrun
 from launch.schema import STAGES, TrainConfig
 from lightning_modules.collectives import part, world
 
@@ -65,13 +65,16 @@ def main(config: TrainConfig) -> None:
             raise SystemExit(REQUEUE_CODE) from interrupted
     except LockLostError as lost:  # the folder is another's: not a word is left in it
         log.error("%s", lost)
+        tell_torchrun(f"error: {lost}")
         raise SystemExit(1) from lost
     except HarmfulUpdateError as error:
         remember_failure(run_dir, requests.place, error)
         log.error("%s", error)
+        tell_torchrun(f"error: {error}")
         raise SystemExit(1) from error
     except Exception as error:
         remember_failure(run_dir, requests.place, error)
+        tell_torchrun(f"{type(error).__name__}: {error}")
         raise
 
 

@@ -99,6 +99,13 @@ def test_a_changed_config_is_refused_by_key(finished: tuple[Path, str]) -> None:
     assert "Traceback" not in done.stderr.split("error:")[0]
 
 
+def test_a_mistake_is_what_is_seen_last_under_torchrun(tmp_path: Path) -> None:
+    done = torchrun(TRAIN, [*TINY, f"run_dir={tmp_path}", "rating.fit.bach=3"], ranks=2)
+    assert done.returncode == 1  # torchrun's, whatever the ranks' status is
+    last = [line for line in done.stderr.splitlines() if line.strip("= ")][-1]
+    assert last.endswith("error: command line: unknown key `rating.fit.bach`; did you mean `rating.fit.batch_size`?")
+
+
 def test_a_stage_without_its_input_says_what_to_run(tmp_path: Path) -> None:
     done = command("train.py", *TINY, f"run_dir={tmp_path / 'empty'}", "stage=ppo")
     assert done.returncode == 2
