@@ -173,7 +173,8 @@ def _middle(cfg: PrepareConfig) -> float:
 def _import(cfg: PrepareConfig) -> Corpus:
     raw = Path(cfg.raw)
     if not raw.is_file() and not (cfg.format == "xrec" and raw.is_dir()):
-        raise InputError(f"raw={raw} is no file: check the path.")
+        found = "no file but a folder: name the file in it" if raw.is_dir() else "no file: check the path"
+        raise InputError(f"raw={raw} is {found}.")
     check_replaceable(cfg.out)
     source: dict[str, object] = {"format": cfg.format, "file": str(raw)}
     if raw.is_file():

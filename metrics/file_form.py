@@ -13,7 +13,6 @@ from metrics.errors import InputError
 
 HEAD = 1 << 20  # bytes that are looked at
 
-GZIP, ZSTD, BZIP2, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00"
 # The first bytes of a form, its name, what to do with it.
 _UNPACK = "unpack it and name the file inside"
 _SAVE_CSV = "save the sheet as CSV in UTF-8"
@@ -36,10 +35,11 @@ _FORMS = (
     (b"\x7fELF", "a program", "check the path"),
     (b"\x89PNG", "an image", "check the path"),
     (b"\xff\xd8\xff", "an image", "check the path"),
-    (b"GIF8", "an image", "check the path"),
+    (b"GIF87a", "an image", "check the path"),
+    (b"GIF89a", "an image", "check the path"),
 )
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
-_PACKED = {GZIP: "gzip", ZSTD: "zstd", BZIP2: "bzip2", XZ: "xz"}
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz"}
 _MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -59,6 +59,13 @@ _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 FOREIGN_LINES = 3  # lines that are not UTF-8, in a file where none holds a character beyond ASCII: another encoding
 
 
+def packing_of(head: bytes) -> str:
+    """gzip, zstd, bzip2 or xz by the first bytes; "" for none of them."""
+    if head.startswith(b"BZh"):
+        return "bzip2" if head[4:10] in (b"1AY&SY", b"\x17rE8P\x90") else ""
+    return next((name for first, name in _PACKED.items() if head.startswith(first)), "")
+
+
 def form_of(head: bytes) -> tuple[str, str] | None:
     """(what the file is, what to do with it) by its first bytes, or None where it may be a text.
 
@@ -69,11 +76,12 @@ def form_of(head: bytes) -> tuple[str, str] | None:
             return "an Excel or Office file", _SAVE_CSV
         return "a zip archive", _UNPACK
     for first, name, remedy in _FORMS:
-        if head.startswith(first):
+        # A text may start with the same letters: "ORCID" is the name of a column.
+        if head.startswith(first) and (len(first) > 4 or _NO_TEXT.search(head[:12]) or not head[:12].isascii()):
             return name, remedy
-    for first, name in _PACKED.items():
-        if head.startswith(first):
-            return f"packed by {name} inside", "unpack it once"
+    packing = packing_of(head)
+    if packing:
+        return f"packed by {packing}, and what was in it by that again", "unpack it once"
     if _is_tar(head):
         return "a tar archive", _UNPACK
     if _PICKLE.match(head):

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 
 from metrics.errors import InputError
-from metrics.file_form import BZIP2, GZIP, HEAD, XZ, ZSTD, encoding_of, is_json_array, refuse_other_than_json
+from metrics.file_form import HEAD, encoding_of, is_json_array, packing_of, refuse_other_than_json
 
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what a file or a packing that is damaged raises
 PACKED = (".gz", ".zst", ".bz2", ".xz")  # what names of packed files end in
@@ -72,17 +72,15 @@ def first_bytes(path: Path) -> bytes:
 
 def unpacked(plain: BinaryIO) -> Any:
     """The stream itself or one that unpacks it, from its start."""
-    first = plain.read(6)
+    packing = packing_of(plain.read(10))
     plain.seek(0)
-    if first.startswith(GZIP):
+    if packing == "gzip":
         return gzip.GzipFile(fileobj=plain)
-    if first.startswith(ZSTD):
+    if packing == "zstd":
         return pa.CompressedInputStream(pa.PythonFile(plain, mode="r"), "zstd")
-    if first.startswith(BZIP2) and first[3:4].isdigit():
+    if packing == "bzip2":
         return bz2.BZ2File(plain)
-    if first.startswith(XZ):
-        return lzma.LZMAFile(plain)
-    return plain
+    return lzma.LZMAFile(plain) if packing == "xz" else plain
 
 
 @contextlib.contextmanager

@@ -61,6 +61,8 @@ def read_plain_pickle(path: Path) -> Any:
     form = None if data.startswith(b"\x80") else form_of(data[:HEAD])
     if form is not None:
         raise InputError(f"{path} is {form[0]} and no pickle: {form[1]}.")
+    if data.lstrip()[:1] in (b"{", b"[") and data[:HEAD].isascii():
+        raise InputError(f"{path} holds JSON and is no pickle: read it with format=nlg4rs_jsonl.")
     try:
         for code, argument, place in pickletools.genops(data):
             if code.name in _REFUSED:

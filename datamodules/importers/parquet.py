@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from datamodules.importers.reading import Row, one_line
 from datamodules.records import BadRecord
 from metrics.errors import InputError
-from metrics.file_form import encoding_of
+from metrics.file_form import encoding_of, packing_of
 from metrics.text_files import first_bytes
 
 _A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -117,14 +117,20 @@ def _day(value: int | None) -> str | None:
 
 def _unreadable(path: Path, line: int, error: Exception) -> InputError:
     """What is wrong with a file, or what it is where it is no Parquet file."""
+    reason, remedy = one_line(error), "write it anew"
     try:
+        with path.open("rb") as stream:
+            packing = packing_of(stream.read(10))
         head = first_bytes(path)
-    except OSError:
-        head = b"PAR1"
-    if not head.startswith(b"PAR1"):
-        try:
+        if packing and head.startswith(b"PAR1"):
+            reason, remedy = f"it is packed by {packing}", "unpack it; Parquet packs itself"
+        elif not head:
+            reason, remedy = "it is empty", "copy it anew"
+        elif not head.startswith(b"PAR1"):
             encoding_of(path, head)
-        except InputError as fault:
-            return fault
-    reason = one_line(error)
-    return InputError(f"{path} cannot be read as Parquet after row {line} ({reason}): write it anew.")
+            reason, remedy = "it is a text", "end its name in what it is: .csv, .tsv or .jsonl"
+    except OSError:
+        return InputError(f"{path} cannot be read ({reason}): check the path.")
+    except InputError as fault:
+        return fault
+    return InputError(f"{path} cannot be read as Parquet after row {line} ({reason}): {remedy}.")

@@ -126,17 +126,21 @@ def polarity_of(value: Any) -> int:
 
 def _delimited(reader: Any, path: Path) -> Iterator[tuple[int, Row | BadRecord]]:
     try:
-        header: list[str] = next(reader, [])
+        header: list[str] = next((cells for cells in reader if cells), [])
     except csv.Error as error:
         raise InputError(f"{path}:1: the header is no row of a table ({one_line(error)}): mend the line.") from None
     header = [name.strip() for name in header]
+    if not header:
+        raise InputError(f"{path} is empty: check the path or copy it anew.")
+    if header[0][:1] in ("{", "["):
+        raise InputError(f"{path} holds JSON and no table of cells: end its name in .jsonl.")
     if len(header) == 1 and set(header[0]) & set(",;\t|"):
         raise InputError(
             f"{path}:1: the header is a single cell, '{one_line(header[0]):.60}': part cells by commas in a .csv, by "
             "tabs in a .tsv."
         )
     if len(set(header)) < max(len(header), 1):
-        raise InputError(f"{path}:1: the header names a column twice or none at all; give each column one name.")
+        raise InputError(f"{path}:1: the header names a column twice; give each column one name.")
     while True:
         try:
             cells = next(reader)

@@ -139,7 +139,7 @@ BAD_FILES = {
     "mixed types": (".jsonl", lines(*GOOD, LINE | {"rating": "four"}), ":4: 'rating' is 'four' where a number is due"),
     "a rating that is true": (".jsonl", lines(LINE | {"rating": True}), ":1: 'rating' is True where a text is due"),
     "no bytes": (".jsonl", b"", "gives no record to build a corpus from: it is empty"),
-    "no bytes, a table": (".csv", b"", ":1: the header names a column twice or none at all"),
+    "no bytes, a table": (".csv", b"", " is empty: check the path or copy it anew"),
 }  # fmt: skip
 
 
