@@ -105,7 +105,7 @@ def encoding_of(path: Path, head: bytes) -> str:
     zeros = tuple(byte != 0 for byte in head[:4])
     if len(head) >= 8 and zeros in _WIDTHS and zeros == tuple(byte != 0 for byte in head[4:8]):
         return _WIDTHS[zeros]
-    start = head[:4096]
+    start = head[:512]
     if len(_NO_TEXT.findall(start)) * 10 > len(start):
         raise InputError(f"{path} is no text file: its first bytes are {start[:8]!r}; check the path.")
     if b"\n" not in head and head.rstrip(b"\r").count(b"\r") > 1:
@@ -129,6 +129,11 @@ def refuse_other_than_json(path: Path, text: str) -> None:
         raise InputError(
             f"{path}:1: is not JSON, and no line of the file is ('{first:.40}'): give JSON Lines; a table of cells "
             "ends in .csv or .tsv and is read with format=table."
+        )
+    if not any(line.lstrip()[0] == "{" for line in lines):
+        raise InputError(
+            f"{path}:1: is JSON but not an object with keys, nor is any other line: write one object a line, whose keys "
+            "name its values."
         )
     first = lines[0].strip()
     if first == "{" and not any(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):

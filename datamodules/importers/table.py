@@ -30,7 +30,8 @@ from datamodules.importers.times import time_of
 from datamodules.importers.tokenising import tokenised
 from datamodules.records import BadRecord, Facts, RawRecord
 from metrics.errors import InputError
-from metrics.text_files import PACKED
+from metrics.file_form import form_of
+from metrics.text_files import PACKED, first_bytes
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row | BadRecord]]]] = {
     ".csv": read_csv,
@@ -100,7 +101,9 @@ def _rows(path: Path, wanted: list[str]) -> Iterator[tuple[int, Row | BadRecord]
     """The rows of a table, of a Parquet file those columns alone that are wanted."""
     ending = _ending(path)
     if ending not in ENDINGS:
-        raise InputError(f"raw={path} must end in {', '.join(ENDINGS)} (with .gz or .zst, or without).")
+        form = form_of(first_bytes(path)) if path.is_file() else None
+        told = f"is {form[0]}: {form[1]}" if form else f"must end in {', '.join(ENDINGS)} (packed or not)"
+        raise InputError(f"raw={path} {told}.")
     return read_parquet(path, wanted) if ending == ".parquet" else READERS[ending](path)
 
 

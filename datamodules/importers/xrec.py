@@ -81,5 +81,5 @@ def _profile(row: Row, kind: str) -> Facts:
 def _rows(file: Path) -> Iterator[tuple[int, Row | BadRecord]]:
     ending = file.with_suffix("").suffix if file.suffix in PACKED else file.suffix
     if ending not in READERS:
-        raise InputError(f"raw={file} must end in {' or '.join(READERS)} (with .gz or .zst, or without).")
+        raise InputError(f"raw={file} must end in {' or '.join(READERS)} (packed or not).")
     return READERS[ending](file)

@@ -175,6 +175,11 @@ BROKEN_JSON = {
         "".join(json.dumps(row, indent=1) + "\n" for row in ROWS),
         "goes over several lines",
     ),
+    "arrays in an array": (json.dumps([list(row.values()) for row in ROWS]), "not an object with keys, nor is any"),
+    "an array a line": (
+        "".join(f"{json.dumps(list(row.values()))}\n" for row in ROWS),
+        "not an object with keys, nor is any",
+    ),
     "cells": (CELLS, ":1: is not JSON, and no line of the file is ('user,item,rating,text'): give JSON Lines"),
 }
 
@@ -193,6 +198,9 @@ def test_other_json_is_told_as_a_whole(tmp_path, form):
     [
         ("raw.csv", LINES.encode(), "holds JSON and no table of cells: end its name in .jsonl"),
         ("raw.csv", b"\n\n", "is empty: check the path"),
+        ("raw.xlsx", in_zip("xl/workbook.xml"), "is an Excel or Office file: save the sheet as CSV in UTF-8"),
+        ("raw.tar.gz", gzip.compress(in_tar(tarfile.USTAR_FORMAT)), "is a tar archive: unpack it"),
+        ("raw.txt", CELLS.encode(), "must end in .csv, .tsv, .jsonl, .parquet, .json (packed or not)"),
         ("raw.parquet", CELLS.encode(), "(it is a text): end its name in what it is"),
         ("raw.parquet", b"", "(it is empty): copy it anew"),
         ("raw.parquet", in_zip(), "is a zip archive: unpack it"),
