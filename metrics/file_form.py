@@ -132,8 +132,8 @@ def refuse_other_than_json(path: Path, text: str) -> None:
         )
     if not any(line.lstrip()[0] == "{" for line in lines):
         raise InputError(
-            f"{path}:1: is JSON but not an object with keys, nor is any other line: write one object a line, whose keys "
-            "name its values."
+            f"{path}:1: is JSON but not an object with keys, nor is any other line: write one object a line, whose "
+            "keys name its values."
         )
     first = lines[0].strip()
     if first == "{" and not any(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
