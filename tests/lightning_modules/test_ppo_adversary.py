@@ -62,6 +62,26 @@ def test_it_rests_while_it_is_too_good(sign, rests):
     assert torch.equal(weights(made), before) == rests
 
 
+@pytest.mark.parametrize(("right", "rests"), [(19, True), (18, False)])
+def test_it_rests_above_nine_tokens_of_ten(right, rests):
+    made = adversary()
+    before, loss = weights(made), made.discriminator.head.bias.sum() * 3
+    figures = made._step_if_needed(loss, torch.tensor([0.5, float(right), 20.0]))
+    assert figures == pytest.approx({"discriminator/loss": 0.5, "discriminator/token_accuracy": right / 20})
+    assert torch.equal(weights(made), before) == rests
+    moved = weights(made) - before
+    assert (moved != 0).sum() == (0 if rests else 1)  # no weight decay on what has no gradient
+
+
+def test_each_iteration_draws_other_texts_of_the_high_quality_set():
+    made, drawn = adversary(), []
+    made.discriminator.register_forward_hook(lambda module, given, logits: drawn.append(given[1].sum(1).tolist()))
+    for iteration in range(4):
+        made.update(Samples(), iteration)
+    assert len({tuple(lengths) for lengths in drawn[::2]}) > 1
+    assert len({tuple(lengths) for lengths in drawn[1::2]}) == 1  # the samples, which are the same here
+
+
 def test_a_discriminator_without_an_opinion_has_the_loss_of_chance_whatever_the_smoothing():
     made = adversary(smoothing=0.3)
     torch.nn.init.zeros_(made.discriminator.head.weight)

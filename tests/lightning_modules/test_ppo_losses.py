@@ -87,6 +87,13 @@ def test_the_kl_figure_is_never_negative():
         assert figures["approx_kl"] >= 0
 
 
+def test_what_stands_on_padding_cannot_overflow_into_a_loss():
+    new, far = random(21) - 2, random(22) - 2
+    far[1, 1:] = -2000.0  # the exponential of the difference is infinite, and infinity times 0 is not a number
+    for loss in (policy_loss(new, far, random(23), MASK, 0.2, TOKENS)[0], reference_kl(far, new, MASK, TOKENS)):
+        assert math.isfinite(loss.item())
+
+
 def test_the_value_loss_is_a_slow_loop():
     new, old, target = random(7), random(8), random(9)
     got = value_loss(new, old, target, MASK, 0.2, TOKENS)

@@ -167,6 +167,8 @@ def test_ppo_advantages_by_hand():
     assert advantage_BT[mask].tolist() == pytest.approx([(a - mean) / std for a in flat], abs=1e-5)
     assert figures["kl"] == pytest.approx((0.5 + 1.0 + 0.0 - 1.0) / 4)
     assert figures["reward/total"] == pytest.approx((-1 + 0 - 1 + 1) / 4)
+    returns = [a for row, length in zip(expected, (3, 3, 1, 2), strict=True) for a in row[:length]]
+    assert figures["explained_variance"] == pytest.approx(1 - np.var(flat) / np.var(returns), rel=1e-5)
 
 
 # The hqar rewards of the four texts are 2, 6, 2, 6, whether as sums of their tokens or as means: mean 4 and standard
@@ -185,6 +187,7 @@ def test_the_scores_of_tokens_by_hand(reduce, credit):
     ppo = module(gpt2(), **BY_HAND | {"lambda_hqar": 0.5}, lambda_ccr=3.0, missing_end_penalty=0.7, hqar_credit=credit)
     ppo.scorer.reduce = reduce
     rollout, seen = rollout_by_hand(), {}
+    rollout.rewards["ccr"] = torch.tensor([0.0, 4.0, 0.0, 4.0])
     rollout.rewards["hqar"] = torch.tensor([2.0, 6.0, 2.0, 6.0])
     rollout.rewards["hqar_token"] = torch.tensor(TOKENS[reduce])
     ppo._estimate = lambda rollout, score_BT: seen.update(score=score_BT) or (score_BT, score_BT)
