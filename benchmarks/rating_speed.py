@@ -15,7 +15,7 @@ import torch
 from measuring import GPU, alternate, clock, emit, peer, run_json
 from torch import nn
 
-from launch.heap import keep_freed_memory
+from callbacks.freed_memory import keep_freed_memory
 from models.hgt import ReadableHGTConv, group_relations
 
 # users, items, concepts, user-item edges, item-concept edges (each with its reverse)

@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
 
-from launch.heap import keep_freed_memory
+from callbacks.freed_memory import keep_freed_memory
 from launch.meeting import meet, try_sum
 from lightning_modules.collectives import wait_at_most
 from lightning_modules.fitting import in_fixed_order
@@ -27,12 +27,16 @@ from metrics.errors import InputError
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed guesses, and warns at import
 import deepspeed  # noqa: E402
+import deepspeed.runtime.bf16_optimizer  # noqa: E402
 from deepspeed.accelerator import set_accelerator  # noqa: E402
 from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator  # noqa: E402
 
 from launch.shards import DurableShards  # noqa: E402
 
 log = logging.getLogger("llm2er")
+
+# It prints what memory it holds at every start of a bf16 run, whatever its log level.
+deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda message, force=False: None
 
 FIRST_SUM = timedelta(seconds=300)  # in which ranks that have met must have added something up
 SHARDS = "shards"  # folder of DeepSpeed's files in a checkpoint

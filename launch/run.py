@@ -14,11 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from callbacks.checkpoints import Checkpoints, Place
 from callbacks.export_best import ExportBest
+from callbacks.freed_memory import BoundFreedMemory, give_back_freed_memory
 from callbacks.gradient_order import SameGradientOrder
 from callbacks.guards import StopOnNonFinite
 from callbacks.requests import Interrupted, Requests, stop_if_taken
 from callbacks.samples import SampleTable
-from callbacks.throughput import Throughput
+from callbacks.throughput import Explained, Throughput
 from callbacks.watchdog import Watchdog
 from datamodules.corpus import Corpus
 from datamodules.evidence import Evidence
@@ -145,7 +146,7 @@ class Run:
             taken_by=self.folder.lock.taken_by,
         )
         checkpoints = Checkpoints(config.checkpoint, place, self.requests, resumed, whole_epochs=stage == "ppo")
-        callbacks = [*callbacks, Watchdog(stage, config.hardware.hang_timeout, folder), checkpoints]
+        callbacks = [*callbacks, BoundFreedMemory(), Watchdog(stage, config.hardware.hang_timeout, folder), checkpoints]
         zero = config.zero.stage
         by_order = zero in (1, 2) or (zero == 3 and trainable_and_total(module)[0] > BUCKET)  # ZeRO 3 sorts a bucket
         if by_order and world()[1] > 1:
@@ -241,14 +242,17 @@ class Run:
         self, explainer_folder: Path, records: np.ndarray, stage: str, sample_seed: int | None = None
     ) -> dict[int, str]:
         """Explanations of records by a finished explainer: greedy, or sampled; sharded over ranks, by record id."""
+        give_back_freed_memory()
         tokenizer = load_tokenizer(str(explainer_folder / "lm"))
         module = ExplanationModule(self.config.explanation, load_explainer(explainer_folder), tokenizer)
         module.max_new_tokens, module.sample_seed = self.config.prompt.max_new_tokens, sample_seed
         folder, hardware = self.folder.stage(stage), self.config.hardware
         watchdog = Watchdog(stage, hardware.hang_timeout, folder)
-        trainer = make_trainer(self.config.zero, hardware, folder, False, [watchdog])
+        batch_size = self.config.result.batch_size
+        explained = Explained(stage, len(records), batch_size * world()[1])
+        trainer = make_trainer(self.config.zero, hardware, folder, False, [watchdog, explained])
         log.info("explaining %d records with %s", len(records), explainer_folder)
-        data = PromptData(self.builder(stage, tokenizer), records, self.config.result.batch_size)
+        data = PromptData(self.builder(stage, tokenizer), records, batch_size)
         batches = trainer.predict(module, datamodule=data)
         found = {record: text for part in gather_objects(batches) for batch in part for record, text in batch}
         return {record: found[record] for record in records.tolist()}

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import transformers
 
+from callbacks.freed_memory import give_back_freed_memory
 from callbacks.guards import HarmfulUpdateError
 from callbacks.requests import REQUEUE_CODE, Interrupted, LockLostError, Requests, restarts
 from launch.attempts import ask_for_requeue, look_back, remember_failure
@@ -129,6 +130,7 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
             shown and f" ({shown})",
             run.folder.export(name),
         )
+        give_back_freed_memory()  # what this stage has freed is of no use to the next
         run.stop_if_asked(f"{name} is finished")
     if "result" in asked_for:
         from launch.result import result

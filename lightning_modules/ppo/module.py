@@ -27,6 +27,7 @@ from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.reference import freeze_reference, reference_adapter
 from lightning_modules.ppo.rewards import RunningMoments, Scorer
 from lightning_modules.ppo.rollout import MiniBatch, Rollout, RolloutStream, mini_batches
+from lightning_modules.progress import Progress
 from lightning_modules.saved_state import lacking
 from metrics.diversity import distinct_corpus
 from metrics.errors import InputError
@@ -128,11 +129,12 @@ class PPOModule(pl.LightningModule):
         """Samples responses to the prompts of an iteration and gathers those of all ranks; collective."""
         records, samples, weight = self.prompts.records(iteration, *world())
         uniform_BT = uniforms(self.seed, iteration + 1, records, self.max_new_tokens, samples)
-        parts = []
+        parts, progress = [], Progress(f"ppo: sampling rollout {iteration + 1}", len(records), "texts of this rank")
         with unsharded(self.trainer.strategy.model, self):
             for start in range(0, len(records), at_once := GENERATION_BATCH[self.device.type]):
                 part = slice(start, start + at_once)
                 parts.append(self._respond(records[part], uniform_BT[part]))
+                progress.advance(len(records[part]))
         kept = torch.from_numpy(weight) > 0
         columns = [torch.cat(column).cpu()[kept] for column in zip(*parts, strict=True)]
         return Rollout(*[self._gather(column) for column in columns])

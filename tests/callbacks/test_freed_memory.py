@@ -1,0 +1,84 @@
+"""Freed memory stays with the process, within bounds."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from callbacks import freed_memory
+from callbacks.freed_memory import BoundFreedMemory, resident_bytes, usable_bytes
+
+ALLOCATES = """
+import resource, sys, torch
+from callbacks.freed_memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def four_arrays():
+    for _ in range(4):
+        torch.zeros(2**24).add_(1)
+for _ in range(4):  # some room is only found when its neighbour is free as well
+    four_arrays()
+before = faults()
+four_arrays()
+print(faults() - before)
+"""
+
+
+def page_faults(how: str) -> int:
+    """Of four arrays of 64 MiB, each made after the one before was freed, in a process of its own."""
+    run = subprocess.run([sys.executable, "-c", ALLOCATES, how], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back and can be told not to")
+def test_an_array_takes_the_memory_of_the_one_before() -> None:
+    assert page_faults("kept") < page_faults("as usual") / 10
+
+
+GIVES_BACK = """
+import torch
+from callbacks.freed_memory import give_back_freed_memory, keep_freed_memory, resident_bytes
+keep_freed_memory()
+before = resident_bytes()
+arrays = [torch.ones(2**22) for _ in range(16)]
+last = torch.ones(1000)  # behind them: what is freed is not at the heap's end
+held = resident_bytes() - before
+circle = [arrays]
+circle.append(circle)
+del arrays, circle
+kept = resident_bytes() - before
+give_back_freed_memory()
+print(held, kept, resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back and can be told not to")
+def test_between_stages_it_goes_back_to_the_system() -> None:
+    run = subprocess.run([sys.executable, "-c", GIVES_BACK], capture_output=True, text=True, check=True)
+    held, kept, left = (int(word) for word in run.stdout.split())
+    made = 16 * 2**24  # bytes: 16 arrays of 4 Mi numbers
+    assert held >= made
+    assert kept >= made
+    assert left < made / 8
+
+
+def test_a_rank_may_use_its_part_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    whole = usable_bytes()
+    assert 0 < whole <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert usable_bytes() == whole // 4
+
+
+def test_an_epoch_that_holds_too_much_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(freed_memory, "give_back_freed_memory", lambda: calls.append(1))
+    BoundFreedMemory(limit=resident_bytes() * 10).on_train_epoch_end(None, None)
+    assert calls == []
+    BoundFreedMemory(limit=1).on_train_epoch_end(None, None)
+    assert calls == [1]
