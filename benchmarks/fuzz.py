@@ -1,9 +1,11 @@
-"""Breaks raw files of every format and prepares them: each must give a corpus or one sentence, nothing else.
+"""Breaks raw files of every format, or makes odd ones, and prepares them: a corpus or one sentence, nothing else.
 
     python benchmarks/fuzz.py [CASES] [SEED]             # default 20000 cases in all, seed 0
 
-Prints one JSON line: cases tried by format, how many gave a corpus and how many a sentence. Any other outcome (a
-traceback of another kind, a folder that is neither whole nor absent) stops the campaign with the bytes that caused it.
+Every second file is broken, the others are whole but odd (benchmarks/odd_files.py). Prints one JSON line: cases tried
+by format, how many gave a corpus and how many a sentence. Any other outcome (a traceback of another kind, a folder that
+is neither whole nor absent, a record that was neither kept nor counted, markup in an explanation) stops the campaign
+with the bytes that caused it.
 """
 
 import contextlib
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from odd_files import FORMATS, RECORDS, odd_file
 
 from datamodules.corpus import Corpus
 from launch import prepare
@@ -103,8 +106,11 @@ def broken(data: bytes, draw: random.Random) -> bytes:
     return data
 
 
-def outcome(folder: Path, layout: str, ending: str, data: bytes) -> str:
-    """Prepares the bytes; "corpus" or "sentence". Raises whatever else happens."""
+def outcome(folder: Path, layout: str, ending: str, data: bytes, records: int = 0) -> str:
+    """Prepares the bytes; "corpus" or "sentence". Raises whatever else happens.
+
+    With `records`, all of those that the file holds must be in the corpus or counted as left out.
+    """
     raw, out = folder / f"raw{ending}", folder / "out"
     raw.write_bytes(data)
     arguments = [f"raw={raw}", f"format={layout}", f"out={out}", "on_bad_record=skip", "concept_max_share=1.0"]
@@ -121,7 +127,12 @@ def outcome(folder: Path, layout: str, ending: str, data: bytes) -> str:
         left = [entry.name for entry in folder.iterdir()]
         if left not in (["out"], []):
             raise AssertionError(f"rubbish left behind: {left}")
-    Corpus.load(out)
+    corpus = Corpus.load(out)
+    left_out = sum(entry["count"] for entry in corpus.manifest["skipped"].values())
+    if records and len(corpus.explanations) + left_out != records:
+        raise AssertionError(f"{len(corpus.explanations)} records, {left_out} left out, of {records}")
+    if records and any(mark in text for text in corpus.explanations for mark in ("< br", "<br", "& quot", "&quot")):
+        raise AssertionError("markup in an explanation")
     for file in out.iterdir():
         file.unlink()
     out.rmdir()
@@ -133,10 +144,15 @@ def main(cases: int, seed: int) -> None:
     draw, tried = random.Random(seed), Counter()
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(cases):
-            (layout, ending), data = list(VALID.items())[number % len(VALID)]
-            data = broken(data, draw)
+            if number % 2:
+                layout, ending = FORMATS[number // 2 % len(FORMATS)]
+                data, records = odd_file(layout, ending, draw), RECORDS
+                layout = "nlg4rs" if layout == "sentires" else layout
+            else:
+                (layout, ending), data = list(VALID.items())[number // 2 % len(VALID)]
+                data, records = broken(data, draw), 0
             try:
-                tried[layout + ending, outcome(Path(temporary), layout, ending, data)] += 1
+                tried[layout + ending, outcome(Path(temporary), layout, ending, data, records)] += 1
             except BaseException:
                 print(f"case {number}, {layout}{ending}: {data!r}", file=sys.stderr)
                 raise
