@@ -228,6 +228,20 @@ def command(main: Callable[[Any], None], schema: type, doc: str | None) -> None:
         raise SystemExit(128 + signal.SIGPIPE) from None
 
 
+def _refuse_undecoded(arguments: list[str]) -> None:
+    """Raise InputError for names that Python has not read as UTF-8: libraries would look for other files by them."""
+    encoding = sys.getfilesystemencoding()
+    for argument in arguments:
+        if argument.isascii():
+            continue
+        if encoding != "utf-8":
+            raise InputError(f"command line: {argument!a} is read as {encoding} in this locale: set PYTHONUTF8=1.")
+        if re.search("[\ud800-\udfff]", argument):
+            raise InputError(
+                f"command line: {argument!a} is not in UTF-8: rename the file, or write the value in UTF-8."
+            )
+
+
 def _print_any_text() -> None:
     """Characters that the streams cannot encode (ASCII, Latin-1; half a surrogate pair in any) come as escapes."""
     for stream in (sys.stdout, sys.stderr):
@@ -239,6 +253,7 @@ def _run(main: Callable[[Any], None], schema: type, doc: str | None, arguments: 
     if {"--help", "-h"} & set(arguments):
         print(f"{doc}\nKeys (YAML files, then key=value):\n{describe(schema)}")
         return
+    _refuse_undecoded(arguments)
     config: Any
     config, origins = load(schema, arguments)
     if getattr(config, "print_config", False):

@@ -69,6 +69,29 @@ def test_any_character_can_be_printed(tmp_path, stream):
     assert done.stderr.strip() == expected
 
 
+@pytest.mark.parametrize(
+    ("stream", "name", "message"),
+    [
+        ("the C locale, taken at its word", "caf\u00e9".encode(), b"is read as ascii in this locale: set PYTHONUTF8=1"),
+        ("UTF-8", b"caf\xe9", b"is not in UTF-8: rename the file"),
+    ],
+)
+@pytest.mark.parametrize("entry", ["prepare", "inspect_corpus", "evaluate", "report"])
+def test_a_name_that_python_cannot_read_is_one_sentence(tmp_path, entry, stream, name, message):
+    keys = {
+        "prepare": b"format=table out=o raw=",
+        "inspect_corpus": b"data.path=",
+        "evaluate": b"predictions=",
+        "report": b"run=",
+    }
+    *others, last = keys[entry].split()
+    done = ran([ROOT / "launch" / f"{entry}.py", *map(os.fsdecode, others), os.fsdecode(last + name)], stream, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: command line: ")
+    assert message in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize("stream", ["ASCII", "Latin-1", "the C locale, taken at its word"])
 def test_a_corpus_in_other_letters_is_prepared_looked_at_and_evaluated(tmp_path, stream):
     folder = "\u6570\u636e"
