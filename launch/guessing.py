@@ -52,8 +52,8 @@ def weak_rating(rmse: float, mean: float) -> list[str]:
         return []
     return [
         f"the rating model is no better than the mean rating: RMSE {rmse:.4g} on validation, that of the train mean "
-        f"{mean:.4g}; its sentiments and candidate concepts are as good as drawn; give more records, or change "
-        "rating.fit (lr, epochs, patience)"
+        f"{mean:.4g}; the ratings and sentiments that prompts are told say little of a pair; give more records, or "
+        "another rating.fit.lr, rating.fit.epochs or rating.model.width"
     ]
 
 
@@ -102,6 +102,6 @@ def little_trained(module: nn.Module) -> list[str]:
     if adapters or learning >= LITTLE * total:
         return []
     return [
-        f"trains only {learning:,} of {total:,} parameters ({learning / max(total, 1):.2g} of them), and no adapters "
+        f"trains only {learning:,} of {total:,} parameters ({100 * learning / max(total, 1):.2g} %), and no adapters "
         "are set; the rest stays as it is read"
     ]
