@@ -71,7 +71,8 @@ def warnings_of(path: Path, config: dict[str, Any]) -> list[str]:
     for stage in STAGES:
         source = Path(config.get(f"{stage}.init_from") or path / stage)
         for sentence in _read(source / "export" / "stage.json", json.loads).get("summary", {}).get("warnings", []):
-            said.setdefault(sentence, stage)
+            if not any(sentence.endswith(earlier) for earlier in said):  # PPO repeats what the reward models said
+                said[sentence] = stage
     return [f"{stage}: {sentence}" for sentence, stage in said.items()]
 
 

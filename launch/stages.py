@@ -182,11 +182,13 @@ def weak_rewards(run: Run) -> list[str]:
     """What there is to say of the reward models before PPO is paid by them, whoever trained them, and when."""
     said: list[str] = []
     weights = {"ccr": run.config.ppo.lambda_ccr, "hqar": run.config.ppo.lambda_hqar}
-    for marker in [run.folder.marker(name) for name, weight in weights.items() if weight]:
-        said += marker["summary"].get("warnings", [])
-        if marker["stage"] == "hqar":  # an earlier version did not look
-            said += weak_hqar(marker["summary"]["valid_loss"], marker["config"]["hqar.smoothing"])
-    return list(dict.fromkeys(said))
+    for name in [name for name, weight in weights.items() if weight]:
+        marker = run.folder.marker(name)
+        weak = list(marker["summary"].get("warnings", []))
+        if name == "hqar":  # an earlier version did not look
+            weak += weak_hqar(marker["summary"]["valid_loss"], marker["config"]["hqar.smoothing"])
+        said += [f"is paid by the {name} stage: {sentence}" for sentence in dict.fromkeys(weak)]
+    return said
 
 
 def ppo(run: Run) -> dict:

@@ -97,7 +97,7 @@ def test_ppo_is_warned_of_both_reward_models_whoever_trained_them(weight, count)
     markers = {"ccr": marker("ccr", 1.0, ["the encoder guesses"]), "hqar": marker("hqar", 0.74)}
     config = SimpleNamespace(ppo=SimpleNamespace(lambda_ccr=1.0, lambda_hqar=weight))
     said = weak_rewards(SimpleNamespace(config=config, folder=SimpleNamespace(marker=markers.__getitem__)))
-    assert said[0] == "the encoder guesses"
+    assert said[0] == "is paid by the ccr stage: the encoder guesses"
     assert len(said) == count
     assert all("0.74 on validation" in sentence for sentence in said[1:])
 
@@ -106,7 +106,7 @@ def test_ppo_is_warned_once_of_what_the_stage_said_itself():
     markers = {"ccr": marker("ccr", 1.0), "hqar": marker("hqar", 0.74, guessing.weak_hqar(0.74, 0.1))}
     config = SimpleNamespace(ppo=SimpleNamespace(lambda_ccr=1.0, lambda_hqar=1.0))
     said = weak_rewards(SimpleNamespace(config=config, folder=SimpleNamespace(marker=markers.__getitem__)))
-    assert said == guessing.weak_hqar(0.74, 0.1)
+    assert said == [f"is paid by the hqar stage: {guessing.weak_hqar(0.74, 0.1)[0]}"]
 
 
 def test_a_warning_is_said_and_stands_in_the_summary(caplog):
@@ -123,7 +123,10 @@ def test_a_warning_is_said_and_stands_in_the_summary(caplog):
 
 def test_what_stages_warned_of_stands_in_the_report_once_by_the_first_stage_that_said_it(tmp_path):
     run, other = tmp_path / "mine", tmp_path / "other"
-    said = {run / "hqar": ["it <b>guesses</b>"], run / "ppo": ["it <b>guesses</b>", "little learns"]}
+    said = {
+        run / "hqar": ["it <b>guesses</b>"],
+        run / "ppo": ["is paid by the hqar stage: it <b>guesses</b>", "little learns"],
+    }
     for stage, sentences in (said | {other / "hqar": ["of elsewhere"]}).items():
         (stage / "export").mkdir(parents=True)
         (stage / "export" / "stage.json").write_text(json.dumps({"summary": {"warnings": sentences}}))
@@ -132,7 +135,7 @@ def test_what_stages_warned_of_stands_in_the_report_once_by_the_first_stage_that
     told = "<li>Warning: hqar: it &lt;b&gt;guesses&lt;/b&gt;</li><li>Warning: ppo: little learns</li>"
     assert f'<ul id="warnings">{told}</ul>' in page
     (run / "config.yaml").write_text(f"hqar:\n  init_from: {other / 'hqar'}\n")
-    assert "<li>Warning: hqar: of elsewhere</li><li>Warning: ppo: it" in write_report(run).read_text()
+    assert "<li>Warning: hqar: of elsewhere</li><li>Warning: ppo: is paid by" in write_report(run).read_text()
     (run / "ppo" / "export" / "stage.json").unlink()
     (run / "config.yaml").write_text("seed: 7\n")
     (run / "hqar" / "export" / "stage.json").write_text("{}")
