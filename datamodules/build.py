@@ -20,7 +20,8 @@ import pyarrow as pa
 from datamodules.concepts import ConceptOptions
 from datamodules.corpus import SPLITS, Corpus, check_replaceable, write_corpus
 from datamodules.extraction import Extractor, Found
-from datamodules.mentions import fitted_extractor, found_in, mentions_of, rating_signs
+from datamodules.languages import refuse_unsegmented
+from datamodules.mentions import fitted_extractor, found_in, mentions_of, rating_signs, why_none
 from datamodules.narrowing import NarrowOptions, days, narrowed
 from datamodules.records import BadRecord, LeftOut, Mentions, RawRecord, Records, accepted
 from datamodules.sentences import SentenceOptions, choose, concepts_of, offers
@@ -96,9 +97,11 @@ def assemble(
     records = narrowed(accepted(raw, options.rating_min, options.rating_max, left_out), options, left_out)
     records, cut = _cut(records, options.max_words)
     _need_records(len(records), left_out)
+    refuse_unsegmented(records.explanations, records.line_R, left_out.file)
     split_R, splits = split_records(records, options.split, options.split_seed, left_out.file)
     _need_train(split_R, left_out)
     records, mentions, split_R, reviews, named = _with_concepts(records, split_R, splits, options, left_out)
+    no_concept = _no_concept(records, mentions, split_R, options, named)
     unseen_by_name = cold(records, split_R)
     if splits == "given" and options.on_bad_record == "error":
         _refuse_cold(unseen_by_name, left_out.file)
@@ -129,6 +132,7 @@ def assemble(
         "days": days(records),
         "mentions_unseen_in_train": unseen,
         "cold": {kind: len(names) for kind, names in unseen_by_name.items()},
+        **({"no_concept": no_concept} if no_concept else {}),
         **({"side_files": side_files} if side_files else {}),
         **({"ratings_mapped_from": [options.rating_min, options.rating_max]} if options.rating_map else {}),
     }
@@ -184,6 +188,9 @@ def _with_concepts(
     has_R = np.array([bool(text) for text in texts])
     span = f"{options.sentence_min_words} to {options.sentence_max_words}"
     left_out.count(records.line_R[~has_R].tolist(), f"no sentence of {span} words names a concept")
+    if not extractor.concepts:
+        why = why_none(records.explanations, sign_R, split_R == TRAIN, options, by_sentence)
+        raise InputError(f"{left_out.file} gives no concept, and so no sentence that explains; {why}.")
     _need_records(int(has_R.sum()), left_out)
     reviews = _reviews_table(records.explanations, has_R, sign_R, split_R)
     mentions = mentions_of(found, sign_R, extractor.concepts)
@@ -192,6 +199,16 @@ def _with_concepts(
     # A user whose only train record explains nothing keeps a test record: it moves to train; nothing was fitted on it.
     split_R = warmed(kept, split_R) if splits == "random" else split_R
     return kept, mentions.rows(has_R), split_R, reviews, named
+
+
+def _no_concept(records: Records, mentions: Mentions, split_R: np.ndarray, options: BuildOptions, named: str) -> str:
+    """Why no train record mentions a concept; "" where one does."""
+    if mentions.rows(split_R == TRAIN).concept_M.size:
+        return ""
+    if named == "given":
+        return "no train record names one: name them, or let them be extracted by concept_source=statistical"
+    sign_R = rating_signs(records.rating_R, options.rating_min, options.rating_max)
+    return why_none(records.explanations, sign_R, split_R == TRAIN, options, options.explanation == "sentence")
 
 
 def _explanations(

@@ -13,6 +13,7 @@ import numpy as np
 from datamodules.concepts import ConceptOptions
 from datamodules.extraction import Extractor, Found, fit_extractor
 from datamodules.importers.tokenising import tokenised
+from datamodules.languages import is_english
 from datamodules.noun_chunks import fit_noun_chunks
 from datamodules.opinions import lexicon
 from datamodules.records import Codes, Mentions, normalise
@@ -23,6 +24,8 @@ from metrics.errors import InputError
 # the root (307 features for 8,745 records, 5,069 for 320,023).
 TOP_A_ROOT = 4
 LEAST_TOP = 100
+ENGLISH_ALONE = "the extractor of concepts knows English, and the texts are in another language"
+OWN_CONCEPTS = "give concepts of your own, in the column columns.concepts of a table, or by concept_source=list"
 
 
 def rating_signs(rating_R: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -43,6 +46,39 @@ def fitted_extractor(
     top = options.concept_top or max(LEAST_TOP, round(TOP_A_ROOT * len(rows) ** 0.5))
     fit = _FITS.get(options.concept_source, fit_extractor)
     return fit(parts if by_sentence else whole, replace(options, concept_top=top))
+
+
+def why_none(
+    texts: Sequence[str], sign_R: np.ndarray, train_R: np.ndarray, options: ConceptOptions, by_sentence: bool
+) -> str:
+    """Why `fitted_extractor` gives no concept, and what to do: by fits without either bound."""
+    if options.concept_source == "list":
+        return f"no text holds a concept of concept_list={options.concept_list}: list words as they stand in the texts"
+    known = [text for text, is_train in zip(texts, train_R.tolist(), strict=True) if is_train]
+    if options.concept_source != "spacy" and not is_english(known):
+        return f"{ENGLISH_ALONE}: {OWN_CONCEPTS}"
+    some = replace(options, concept_max_share=1.0, concept_top=2**31)
+    every = replace(some, concept_min_count=1)
+    counts = [
+        len(fitted_extractor(texts, sign_R, train_R, bounds, by_sentence).concepts)
+        for bounds in (some, every, replace(options, concept_min_count=1, concept_top=2**31))
+    ]
+    frequent, total, rare = counts
+    if not total:
+        return f"no term of the train texts is judged as concepts are: {OWN_CONCEPTS}"
+    what = "sentences" if by_sentence else "texts"
+    number = sum(len(list(split_sentences(text.lower().split()))) for text in known) if by_sentence else len(known)
+    reasons, remedies = [], []
+    if frequent:
+        reasons.append(
+            f"{frequent} in more than concept_max_share={options.concept_max_share:g} of the {number} train {what}"
+        )
+        remedies.append("raise concept_max_share (1: no bound)")
+    if rare or not frequent:
+        fewer = rare or total
+        reasons.append(f"{fewer} in fewer than concept_min_count={options.concept_min_count} of them")
+        remedies.append("lower concept_min_count, or give more records")
+    return f"of the terms found {' and '.join(reasons)}: {', or '.join(remedies)}"
 
 
 def listed(texts: Iterable[tuple[Sequence[str], int]], options: ConceptOptions) -> Extractor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
+from datamodules.marks import SENTENCE_ENDS
 from metrics.phrases import tokenize
 
 NEGATORS = frozenset(
@@ -16,7 +17,7 @@ doesn't didn't isn't aren't wasn't weren't won't wouldn't can't couldn't shouldn
 dont doesnt didnt isnt wasnt wont cant couldnt
 """)
 )
-ENDS = frozenset(".!?;")  # of a sentence
+ENDS = SENTENCE_ENDS
 PAUSES = ENDS | frozenset(',:/&()"-')
 # In reviews these rarely judge: "like a", "used to play", "number one", "a lot of help".
 _NO_OPINION = frozenset(

@@ -19,7 +19,7 @@ from datamodules.opinions import ENDS
 from metrics.errors import InputError
 
 TYPICAL = 13  # words: the mean of the field's data sets is 12 to 15
-_BEHIND = ENDS | frozenset(")\"'")  # what may follow an end mark in the same sentence
+_BEHIND = ENDS | frozenset(")\"'」』）】》〉｣")  # what may follow an end mark in the same sentence
 
 
 @dataclass(frozen=True)

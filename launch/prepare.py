@@ -20,6 +20,8 @@ from datamodules.build import BuildOptions, build_corpus
 from datamodules.corpus import Corpus, check_replaceable, sha256_of
 from datamodules.importers import amazon, nlg4rs, nlg4rs_jsonl, recbole, table, tripadvisor, xrec, yelp
 from datamodules.importers.embedded import write_embedded
+from datamodules.languages import is_english
+from datamodules.mentions import ENGLISH_ALONE, OWN_CONCEPTS
 from datamodules.records import BadRecord, Facts, RawRecord
 from datamodules.tables import Sides
 from launch.config import command
@@ -113,16 +115,21 @@ def main(cfg: PrepareConfig) -> None:
     corpus = write_embedded(cfg.users, cfg.items, cfg.seed, cfg.out, cfg) if cfg.format == "embedded" else _import(cfg)
     print(report(corpus))
     if lacking := lacks(corpus):
-        print(f"\nnot enough to train on: {lacking}; give more records, or see split=, concept_*= in --help")
+        print(f"\nnot enough to train on: {lacking}")
+    elif corpus.manifest["concepts"] == "extracted" and not is_english(corpus.explanations):
+        print(f"\nnote: {ENGLISH_ALONE}: few of these concepts may be right; {OWN_CONCEPTS}")
     print(f"\nnext: python launch/inspect_corpus.py data.path={cfg.out}")
     print(f"      torchrun launch/train.py configs/llm2er_eqr.yaml data.path={cfg.out}")
 
 
 def lacks(corpus: Corpus) -> str:
-    """What no run of all stages can do without and the corpus does not have, in one phrase."""
+    """What no run of all stages can do without and the corpus does not have, each with what to do."""
     counts = corpus.manifest["counts"]
-    absent = [f"no {split} record" for split, number in counts["records"].items() if not number]
-    return ", ".join(absent + ["no concept"] * (not counts["concepts"]))
+    absent = ", ".join(f"no {split} record" for split, number in counts["records"].items() if not number)
+    parts = [f"{absent}; give more records, or see split= in --help"] if absent else []
+    if not counts["concepts"]:
+        parts.append(f"no concept; {corpus.manifest.get('no_concept', 'give more records')}")
+    return "; ".join(parts)
 
 
 def report(corpus: Corpus) -> str:

@@ -325,6 +325,16 @@ def test_a_broken_parquet_file_is_refused_by_name(tmp_path):
         ("\u200bgreat\u200bsound \ufeffso\u00adlid", "great sound solid"),
         ("I don’t say ‘bad’", "i don't say ‘ bad ’"),
         ("می\u200cخواهم", "می\u200cخواهم"),
+        ("جيد، هل؟ نعم؛ ١٬٢٣٤٫٥", "جيد ، هل ؟ نعم ؛ ١٬٢٣٤٫٥"),
+        ("اچھا ہے۔ ٹھیک", "اچھا ہے ۔ ٹھیک"),
+        ("ሰላም፣ ጥሩ ነው።", "ሰላም ፣ ጥሩ ነው ።"),
+        ("Ինչո՞ւ լավ է։", "ինչո՞ւ լավ է ։"),
+        ("ល្អ។ ណាស់៕", "ល្អ ។ ណាស់ ៕"),
+        ("ＯＫ！［ｘ］３．５", "ｏｋ ！ ［ ｘ ］ ３．５"),
+        ("¿Qué? ¡Sí! “bien”…", "¿ qué ? ¡ sí ! “ bien ” …"),
+        ("人々「はい。」", "人々 「 はい 。 」"),
+        ("צה״ל ג׳ירפה", "צה״ל ג׳ירפה"),
+        ("cafe\u0301, £5 50°", "cafe\u0301 , £5 50°"),
     ],
 )
 def test_words_and_punctuation_are_separated_by_single_blanks(text, tokens):

@@ -29,6 +29,19 @@ def test_sentences_end_with_their_marks_and_what_closes_behind_them():
     ]
 
 
+@pytest.mark.parametrize("mark", list("।॥。！？؟۔።։។။｡؛") + [".", "!", "?", ";"])
+def test_sentences_end_in_all_scripts(mark):
+    assert [" ".join(part) for part in split_sentences(f"a b {mark} c , d".split())] == [f"a b {mark}", "c , d"]
+
+
+def test_a_quote_of_east_asia_closes_behind_its_end_mark():
+    assert [" ".join(part) for part in split_sentences(["「", "はい", "。", "」", "と"])] == ["「 はい 。 」", "と"]
+
+
+def test_marks_that_pause_end_no_sentence():
+    assert len(list(split_sentences(["a", "،", "b", "、", "c", "，", "d", "፣", "e", "…", "f", ":", "g"]))) == 1
+
+
 def test_a_sentence_without_a_concept_is_no_candidate():
     assert chosen(FILLER, "i looked at the neck twice .") == "i looked at the neck twice ."
 

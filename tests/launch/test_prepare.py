@@ -132,6 +132,64 @@ def test_a_corpus_that_cannot_be_trained_on_says_what_it_lacks(raw, tmp_path, ca
     table = tmp_path / "few.csv"
     table.write_text("user,item,rating,text\na,i,5,a great neck\n")
     run(f"raw={table}", "format=table", f"out={tmp_path / 'd'}")
-    assert "not enough to train on: no valid record, no test record, no concept;" in capsys.readouterr().out
+    assert "not enough to train on: no valid record, no test record; give more records" in (
+        out := capsys.readouterr().out
+    )
+    assert "no concept; of the terms found 1 in fewer than concept_min_count=5 of them: lower concept_min_count" in out
     run("format=embedded", "users=30", "items=20", f"out={tmp_path / 'e'}")
     assert "not enough" not in capsys.readouterr().out
+
+
+def reviews(tmp_path, texts, *arguments):
+    table = tmp_path / "t.csv"
+    rows = [f'u{n % 10},i{n % 13},{1 + n % 5},"{text}"' for n, text in enumerate(texts)]
+    table.write_text("\n".join(["user,item,rating,text", *rows]) + "\n", encoding="utf-8")
+    run(f"raw={table}", "format=table", f"out={tmp_path / 'c'}", *arguments)
+
+
+def test_the_bound_that_leaves_no_concept_is_named(tmp_path, capsys):
+    texts = [f"The sound is great for number {n}." for n in range(100)]
+    reviews(tmp_path, texts)
+    out = capsys.readouterr().out
+    assert "no concept; of the terms found 2 in more than concept_max_share=0.1 of the 80 train texts" in out
+    assert "raise concept_max_share" in out
+    assert "give more records" not in out
+    reviews(tmp_path, texts, "concept_max_share=1")
+    assert "no concept" not in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"2 in more than concept_max_share=0\.1 of the 80 train sentences"):
+        reviews(tmp_path, texts, "explanation=sentence", "sentence_min_words=3")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "यह उत्पाद बहुत अच्छा है।",
+        "المنتج جيد جدا، أنصح به!",
+        "이 제품은 정말 좋아요.",
+        "یہ بہت اچھا ہے۔",
+        "这 个 耳机 很 好 。",
+    ],
+)
+def test_texts_in_another_language_are_told_that_the_extractor_knows_english(text, tmp_path, capsys):
+    reviews(tmp_path, [text] * 60)
+    out = capsys.readouterr().out
+    assert "no concept; the extractor of concepts knows English" in out
+    assert "columns.concepts of a table, or by concept_source=list" in out
+    with pytest.raises(InputError, match="the extractor of concepts knows English.*concept_source=list"):
+        reviews(tmp_path, [text] * 60, "explanation=sentence", "sentence_min_words=2")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("这个耳机的音质非常好，物流也很快！", "Chinese"),
+        ("このヘッドホンは音がとても良いです。", "Japanese"),
+        ("หูฟังนี้เสียงดีมากและแบตเตอรี่ใช้ได้นาน", "Thai"),
+        ("ផលិតផលនេះល្អណាស់ខ្ញុំចូលចិត្តវា។", "Khmer"),
+        ("ຜະລິດຕະພັນນີ້ດີຫຼາຍ", "Lao"),
+        ("ဒီပစ္စည်းကအရမ်းကောင်းတယ်။", "Burmese"),
+    ],
+)
+def test_texts_without_blanks_are_refused_with_what_parts_their_words(text, language, tmp_path):
+    with pytest.raises(InputError, match=rf"60 of 60 texts \(the first on line 2\) have no blanks.*for {language}"):
+        reviews(tmp_path, [text] * 60)
