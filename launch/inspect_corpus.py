@@ -5,7 +5,7 @@
 
 Prints tables and writes a page with pictures. With `run` the prompts are those of that run; without, candidate concepts
 come from an untrained graph (all attention equal) and the tokenizer is trained on the spot. Exits with status 1 if a
-leak is found.
+leak is found; texts that are repeated between splits are a remark.
 
 Not `inspect.py`: `python launch/inspect.py` puts launch/ first on sys.path, where that name would shadow the standard
 library's `inspect`, which torch imports.
@@ -30,6 +30,14 @@ from launch.inspect_prompts import LEGEND, coloured, prompt_batches
 from metrics.errors import InputError
 
 SHOWN = 12  # frequent concepts printed
+REPEATED_REMEDY = (
+    "metrics of overlap are higher for it: take repeated texts out of the raw file, or put all records of one text in "
+    "the same split, then run launch/prepare.py again"
+)
+LEAK_REMEDY = (
+    "mend the splits of the raw file (each user and item once, in one split), or give none, and make the folder again "
+    "with launch/prepare.py"
+)
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,12 @@ def main(config: InspectConfig) -> None:
     if config.html:
         write_page(Path(config.html), corpus, edges, drawn, findings, batches)
         console.print(f"\nwritten to {config.html}")
-    leaks = [finding.check for finding in findings if finding.leak]
+    for finding in findings:
+        if finding.is_remark:
+            console.print(Text(f"\nremark: {finding.seen}; {REPEATED_REMEDY}"))
+    leaks = [finding.check for finding in findings if finding.leak and not finding.is_remark]
     if leaks:
-        raise SystemExit(f"leak found: {', '.join(leaks)}")
+        raise SystemExit(f"leak found: {', '.join(leaks)}; {LEAK_REMEDY}")
 
 
 def _counts(corpus: Corpus) -> Table:
@@ -116,11 +127,14 @@ def _concepts(corpus: Corpus) -> Table:
 
 
 def _leaks(findings: list[Finding]) -> Table:
-    rows = [
-        (finding.check, Text("LEAK", "bold red") if finding.leak else Text("none", "green"), finding.seen)
-        for finding in findings
-    ]
+    rows = [(finding.check, _verdict(finding), finding.seen) for finding in findings]
     return _table("leaks", ("does training read ...", "found", "what was seen"), rows)
+
+
+def _verdict(finding: Finding) -> Text:
+    if finding.is_remark:
+        return Text("repeated", "yellow")
+    return Text("LEAK", "bold red") if finding.leak else Text("none", "green")
 
 
 def _table(title: str, head: tuple[str, ...], rows) -> Table:

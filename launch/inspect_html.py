@@ -38,7 +38,10 @@ def write_page(
     """Writes the page; raises InputError where it cannot be written."""
     counts = {"users": len(corpus.users), "items": len(corpus.items), "concepts": len(corpus.concepts)}
     head = ("does training read ...", "found", "what was seen")
-    leaks = [(f.check, tag("span", "leak", class_="leak") if f.leak else Html("none"), f.seen) for f in findings]
+    leaks = [
+        (f.check, tag("span", "repeated" if f.is_remark else "leak", class_="leak") if f.leak else Html("none"), f.seen)
+        for f in findings
+    ]
     body = join(
         [
             tag("h1", f"Corpus {corpus.path.name}"),

@@ -69,6 +69,18 @@ def test_a_leak_is_shown_and_ends_with_status_1(corpus, tmp_path, capsys, monkey
     user_R[test], item_R[test] = user_R[train], item_R[train]
     leaky = replace(corpus, user_R=user_R, item_R=item_R)
     monkeypatch.setattr(Corpus, "load", lambda path: leaky)
-    with pytest.raises(SystemExit, match="leak found: held-out pairs in train"):
+    with pytest.raises(SystemExit, match="leak found: held-out pairs in train; mend the splits"):
         inspected(corpus, tmp_path, capsys)
     assert "LEAK" in capsys.readouterr().out
+
+
+def test_repeated_texts_are_a_remark_with_its_remedy_and_no_error(corpus, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    same = replace(corpus, explanations=["we would stay in this hotel again at once ."] * len(corpus.explanations))
+    monkeypatch.setattr(Corpus, "load", lambda path: same)
+    printed, page = inspected(corpus, tmp_path, capsys)
+    assert "held-out texts in train repeated" in printed
+    assert "remark:" in printed
+    assert "take repeated texts out of the raw file" in printed
+    assert "LEAK" not in printed
+    assert ">repeated<" in page
