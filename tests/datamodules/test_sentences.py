@@ -1,14 +1,22 @@
 """The sentence of a review that explains its rating: the documented rule, and what becomes of the others."""
 
+import gzip
+import hashlib
+import json
+import os
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 
 from datamodules.build import BuildOptions, build_corpus
 from datamodules.extraction import Extractor
+from datamodules.importers.tokenising import tokenised
 from datamodules.records import RawRecord
 from datamodules.sentences import SentenceOptions, choose, offers, split_sentences
 from metrics.errors import InputError
 
+DATA = Path(os.environ.get("LLM2ER_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 EXTRACTOR = Extractor({("sound",): "sound", ("neck",): "neck"}, {"great": 1, "bad": -1})
 FILLER = "we had read a lot about it in all of the papers ."
 
@@ -32,6 +40,17 @@ def test_sentences_end_with_their_marks_and_what_closes_behind_them():
 @pytest.mark.parametrize("mark", list("।॥。！？؟۔።։។။｡؛") + [".", "!", "?", ";"])
 def test_sentences_end_in_all_scripts(mark):
     assert [" ".join(part) for part in split_sentences(f"a b {mark} c , d".split())] == [f"a b {mark}", "c , d"]
+
+
+def test_english_reviews_are_tokenised_and_split_as_before_other_scripts_were_known():
+    file = DATA / "amazon_mi5" / "reviews.full.jsonl.gz"
+    if not file.is_file():
+        pytest.skip(f"{file} is absent (LLM2ER_DATA names the folder of real data)")
+    digest = hashlib.sha256()
+    for line in gzip.decompress(file.read_bytes()).splitlines():
+        text = tokenised(json.loads(line)["text"])
+        digest.update(text.encode() + repr(list(map(list, split_sentences(text.split())))).encode())
+    assert digest.hexdigest() == "cbf15a46e0b71dfd84f969732def8748474a6a5a8f26efdc9c5cc5b7eeb93e1c"
 
 
 def test_a_quote_of_east_asia_closes_behind_its_end_mark():
