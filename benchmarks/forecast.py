@@ -24,8 +24,9 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from datamodules.explanation import ExplanationData
-from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
+from launch.engine import make_trainer, start
 from launch.forecast import Forecast, Lengths, fitting_seconds, ppo_seconds
+from launch.hardware import HardwareConfig, ZeroConfig
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig
 from lightning_modules.ppo.config import PPOConfig

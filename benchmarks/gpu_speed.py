@@ -25,8 +25,9 @@ from sft_speed import WARM_UP, Clock, Rows
 from torch import nn
 
 from datamodules.explanation import ExplanationData
-from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
+from launch.engine import make_trainer, start
 from launch.footprint import Shape, reading_flops
+from launch.hardware import HardwareConfig, ZeroConfig
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig
 from lightning_modules.ppo.config import PPOConfig

@@ -24,7 +24,8 @@ import torch
 from measuring import END, GPU, VOCABULARY, alternate, clock, emit, peer, run_json, tiny_explainer, tiny_tokenizer
 from measuring import token_batch as batch_of
 
-from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
+from launch.engine import make_trainer, start
+from launch.hardware import HardwareConfig, ZeroConfig
 from lightning_modules.ppo.config import PPOConfig
 from lightning_modules.ppo.module import PPOModule
 from lightning_modules.ppo.rewards import Scores

@@ -25,7 +25,8 @@ from measuring import END, PEER_PYTHON, VOCABULARY, alternate, clock, emit, run_
 from measuring import token_batch as batch_of
 
 from datamodules.explanation import ExplanationData
-from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
+from launch.engine import make_trainer, start
+from launch.hardware import HardwareConfig, ZeroConfig
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig
 

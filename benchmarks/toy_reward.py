@@ -20,7 +20,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from callbacks.guards import PPOGuards
 from datamodules.prompts import PromptBatch
-from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
+from launch.engine import make_trainer, start
+from launch.hardware import HardwareConfig, ZeroConfig
 from lightning_modules.ppo.config import GuardConfig, PPOConfig
 from lightning_modules.ppo.module import PPOModule
 from lightning_modules.ppo.rewards import Scores

@@ -37,8 +37,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from callbacks.freed_memory import MMAP_MAX
 from datamodules.explanation import ExplanationData
-from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start
+from launch.engine import make_trainer, start
 from launch.footprint import BUCKET, reducing_bytes, state_bytes
+from launch.hardware import HardwareConfig, ZeroConfig
 from lightning_modules.collectives import part, trainable_and_total, world
 from lightning_modules.explanation import ExplanationConfig, ExplanationModule
 from lightning_modules.fitting import FitConfig

@@ -6,7 +6,7 @@ import time
 
 import pytorch_lightning as pl
 
-from lightning_modules.progress import Progress, duration
+from lightning_modules.progress import Progress, count_of, duration
 
 log = logging.getLogger("llm2er")
 
@@ -53,8 +53,8 @@ class Throughput(pl.Callback):
             self._said = now
             left = (now - self._begin) / (done - self._first_epoch) * (total - done)
             log.info(
-                "%s: epoch %d of %d, %.3g records a second, at most %s left",
-                *(self.stage, done, total, rate, duration(left)),
+                "%s: epoch %d of %d, %s records a second, at most %s left",
+                *(self.stage, done, total, count_of(rate), duration(left)),
             )
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from datamodules.batches import BatchPlan, Draw, planned_loader
 from datamodules.corpus import Corpus
 from datamodules.sampling import NeighborSampler, Subgraph
+from metrics.errors import InputError
 
 
 @dataclass
@@ -25,6 +26,24 @@ class RatingBatch:
     hidden_records: Tensor  # the whole global batch, so that losses do not depend on the number of ranks
     scale: float  # see datamodules.batches
     subgraph: Subgraph | None = None  # what the batch reads of the graph, where it is sampled
+
+
+def batch_that_fits(batch_size: int, train: int, parts: int) -> int:
+    """`batch_size`, or what four batches an epoch take where it would take all `train` records at once.
+
+    With leave-one-out the edges of a batch are hidden from it: a batch of all records would be fitted on a graph
+    without edges. `parts`: ranks times micro-batches, by which a batch must divide. Raises InputError where there are
+    too few records for any batch.
+    """
+    if train > batch_size:
+        return batch_size
+    fits = max(train // 4 // parts, 1) * parts
+    if fits >= train:
+        raise InputError(
+            f"the corpus has {train} train records, which one batch of {parts} parts (ranks x rating.fit.accumulate) "
+            "takes at once: none would be left to learn from; give more records or start fewer ranks"
+        )
+    return fits
 
 
 class RatingData(pl.LightningDataModule):

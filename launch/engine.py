@@ -4,7 +4,6 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
 
 from callbacks.freed_memory import keep_freed_memory
+from launch.hardware import HardwareConfig, ZeroConfig, use_cpu
 from launch.meeting import meet, try_sum
 from lightning_modules.collectives import wait_at_most
 from lightning_modules.fitting import in_fixed_order
@@ -40,43 +40,6 @@ deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda message, force=False:
 
 FIRST_SUM = timedelta(seconds=300)  # in which ranks that have met must have added something up
 SHARDS = "shards"  # folder of DeepSpeed's files in a checkpoint
-
-
-@dataclass(frozen=True)
-class ZeroConfig:
-    """What DeepSpeed shards over the ranks."""
-
-    stage: int = field(default=2, metadata={"help": "0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters"})
-    offload_optimizer: bool = field(default=False, metadata={"help": "keep the optimizer state in host memory (GPU)"})
-    offload_param: bool = field(default=False, metadata={"help": "keep parameters in host memory (GPU, stage 3)"})
-
-    def __post_init__(self) -> None:
-        if self.stage not in (0, 1, 2, 3):
-            raise InputError(f"zero.stage={self.stage}: use 0, 1, 2 or 3")
-        if self.offload_param and self.stage != 3:
-            raise InputError(f"zero.offload_param=true needs zero.stage=3, not zero.stage={self.stage}")
-        if self.offload_optimizer and self.stage == 0:
-            raise InputError("zero.offload_optimizer=true needs zero.stage=1, 2 or 3, not zero.stage=0")
-
-
-@dataclass(frozen=True)
-class HardwareConfig:
-    """Where a run computes."""
-
-    accelerator: str = field(default="auto", metadata={"help": "auto, cpu or gpu"})
-    hang_timeout: float = field(
-        default=1800.0,
-        metadata={"help": "seconds without a batch after which a job ends, with every rank's stack; 0: never"},
-    )
-    precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 (mixed: float32 master weights)"})
-
-    def __post_init__(self) -> None:
-        if self.accelerator not in ("auto", "cpu", "gpu"):
-            raise InputError(f"hardware.accelerator={self.accelerator}: use auto, cpu or gpu")
-        if self.hang_timeout < 0:
-            raise InputError(f"hardware.hang_timeout={self.hang_timeout:g}: must not be negative")
-        if self.precision not in ("fp32", "bf16"):
-            raise InputError(f"hardware.precision={self.precision}: use fp32 or bf16")
 
 
 class AnyDeviceDeepSpeedStrategy(DeepSpeedStrategy):
@@ -157,11 +120,6 @@ class ExactDeepSpeedPrecision(DeepSpeedPrecision):
         """Lightning has divided the loss by the number of micro-batches already; DeepSpeed would do it once more."""
         with in_fixed_order():
             super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
-
-
-def use_cpu(hardware: HardwareConfig) -> bool:
-    """Whether the run computes on CPU."""
-    return hardware.accelerator == "cpu" or (hardware.accelerator == "auto" and not torch.cuda.is_available())
 
 
 def collective_limit(hardware: HardwareConfig) -> timedelta:

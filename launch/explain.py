@@ -11,6 +11,7 @@ which no telling changes; the output has them in `cold`.
 
 import difflib
 import json
+import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from models.generation import generate
 from models.language_model import load_tokenizer
 
 BATCH = 64
+EXPLAINERS = {"ppo": "LLM2ER-EQR", "explanation": "LLM2ER"}  # the last comes first
 TELLING = {"user": "user_concepts", "item": "item_concepts or item_title"}
 
 
@@ -56,7 +58,13 @@ class ExplainConfig:
         default="",
         metadata={"help": "JSON lines of {user, item (, user_concepts, item_concepts, item_title)} instead"},
     )
-    stage: str = field(default="ppo", metadata={"help": "ppo explains by LLM2ER-EQR, explanation by LLM2ER"})
+    new: bool = field(
+        default=False, metadata={"help": "users and items that the run does not know are newcomers, not mistakes"}
+    )
+    stage: str = field(
+        default="",
+        metadata={"help": "ppo explains by LLM2ER-EQR, explanation by LLM2ER; empty: the last that is finished"},
+    )
     json: bool = field(default=False, metadata={"help": "print one JSON object a pair"})
 
     def __post_init__(self) -> None:
@@ -66,8 +74,8 @@ class ExplainConfig:
             raise InputError(
                 "user_concepts, item_concepts and item_title stand in the lines of pairs=FILE, where it is given"
             )
-        if self.stage not in ("ppo", "explanation"):
-            raise InputError(f"stage={self.stage}: use ppo or explanation")
+        if self.stage not in ("", *EXPLAINERS):
+            raise InputError(f"stage={self.stage}: use {' or '.join(EXPLAINERS)}")
 
 
 def main(config: ExplainConfig) -> None:
@@ -86,31 +94,32 @@ class Pair(NamedTuple):
     user_concepts: tuple[str, ...] = ()
     item_concepts: tuple[str, ...] = ()
     item_title: str = ""
+    new: bool = False  # an id that the run does not know is no mistake
 
 
 def wanted_pairs(config: ExplainConfig) -> list[Pair]:
     """The pairs that are asked for, with original ids."""
     if not config.pairs:
         told = (_named(config.user_concepts.split(",")), _named(config.item_concepts.split(",")), config.item_title)
-        return [Pair(config.user, config.item, *told)]
+        return [Pair(config.user, config.item, *told, config.new)]
     path, pairs = Path(config.pairs), []
     if not path.is_file():
         raise InputError(f"pairs={path}: no such file")
     for line, row in read_json_lines(path):
         try:
-            pairs.append(_pair(row))
+            pairs.append(_pair(row, config.new))
         except Unusable as fault:
             raise InputError(
                 f'{path}:{line}: {fault.args[1]}; expected {{"user": ..., "item": ...}}, with "user_concepts": [...], '
-                '"item_concepts": [...], "item_title": ... where they are new'
+                '"item_concepts": [...], "item_title": ..., "new": true where they are new'
             ) from None
     if not pairs:
         raise InputError(f'pairs={path}: holds no pair; write {{"user": ..., "item": ...}}, one a line')
     return pairs
 
 
-def _pair(row: Row | BadRecord) -> Pair:
-    """A line of a file of pairs; raises Unusable."""
+def _pair(row: Row | BadRecord, new: bool) -> Pair:
+    """A line of a file of pairs; raises Unusable. `new` holds where the line says nothing of it."""
     if isinstance(row, BadRecord):
         raise Unusable(row.reason, row.detail)
     told = []
@@ -119,7 +128,10 @@ def _pair(row: Row | BadRecord) -> Pair:
         if not isinstance(concepts, list) or not all(isinstance(concept, str) for concept in concepts):
             raise Unusable("wrong type", f"'{key}' is {concepts!r:.40} where a list of texts is due")
         told.append(_named(concepts))
-    pair = Pair(text_of(row, "user"), text_of(row, "item"), *told, optional_text(row, "item_title") or "")
+    if not isinstance(row.get("new", new), bool):
+        raise Unusable("wrong type", f"'new' is {row['new']!r:.40} where true or false is due")
+    title = optional_text(row, "item_title") or ""
+    pair = Pair(text_of(row, "user"), text_of(row, "item"), *told, title, row.get("new", new))
     try:
         " ".join([pair.user, pair.item, pair.item_title]).encode()
     except UnicodeEncodeError:
@@ -140,6 +152,9 @@ def explain(run: Path, pairs: list[Pair], stage: str) -> list[dict]:
     config, corpus, folder = opened(run)
     users, items = set(corpus.users), set(corpus.items)
     pairs = [as_known(pair, users, items) for pair in pairs]
+    for pair in pairs:
+        refuse_strangers(pair, corpus, users, items)
+    stage = stage or last_explainer(folder)
     nodes = {kind: cold_nodes(corpus, pairs, kind) for kind in ("user", "item")}
     asked, evidence = evidence_of(config, corpus, folder, pairs, nodes, stage)
     source = folder.need(stage, "explain")
@@ -168,6 +183,33 @@ def as_known(pair: Pair, users: set[str], items: set[str]) -> Pair:
     """The pair with ids as the corpus spells them: without blanks and marks that are not seen, unless it has those."""
     user, item = normalised_id(pair.user), normalised_id(pair.item)
     return pair._replace(user=pair.user if pair.user in users else user, item=pair.item if pair.item in items else item)
+
+
+def refuse_strangers(pair: Pair, corpus: Corpus, users: set[str], items: set[str]) -> None:
+    """Refuses an id that the run does not know unless something is told of it: it is more often mistyped than new."""
+    told = {"user": pair.user_concepts, "item": pair.item_concepts or pair.item_title}
+    for kind, name, known in (("user", pair.user, users), ("item", pair.item, items)):
+        if name in known or told[kind] or pair.new:
+            continue
+        near = difflib.get_close_matches(name, corpus.users if kind == "user" else corpus.items, n=3, cutoff=0.6)
+        hint = f"near are {', '.join(near)}; " if near else ""
+        raise InputError(
+            f"{kind}={name}: {corpus.path} knows no such {kind}; {hint}give new=true for one that is new to the run, "
+            f"or tell of it by {TELLING[kind]}"
+        )
+
+
+def last_explainer(folder: RunFolder) -> str:
+    """The last stage that can explain and is finished; says which where it is not the last of the system."""
+    for stage, name in EXPLAINERS.items():
+        if folder.done(stage):
+            if stage != next(iter(EXPLAINERS)):
+                print(f"explained by {name}: the stages after {stage} are not finished", file=sys.stderr)
+            return stage
+    raise InputError(
+        f"run={folder.path}: no stage that explains is finished ({', '.join(reversed(EXPLAINERS))}); run "
+        f"launch/train.py {folder.path / 'config.yaml'} to go on"
+    )
 
 
 def opened(run: Path) -> tuple[TrainConfig, Corpus, RunFolder]:
@@ -279,7 +321,7 @@ def as_text(row: dict) -> str:
     for concept in row["concepts"]:
         sign = {1: "+", -1: "-", 0: " "}[concept["polarity"]]
         path = " - ".join(concept["path"])
-        lines.append(f"  {sign} {concept['concept']:<20} {concept['score']:.4f}  {concept['kind']:<9} {path}")
+        lines.append(f"  {sign} {concept['concept']:<20} {concept['score']:<7.3g}  {concept['kind']:<9} {path}")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ Networks are built on the meta device: they have shapes and no storage.
 import os
 import tempfile
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,9 +17,11 @@ from datamodules.batches import BatchPlan
 from datamodules.corpus import Corpus
 from datamodules.graph import build_graph
 from datamodules.importers.embedded import write_embedded
-from launch.engine import prepare_cpu, use_cpu
+from datamodules.rating import batch_that_fits
+from launch.engine import prepare_cpu
 from launch.footprint import Shape, activation_bytes, reducing_bytes, state_bytes
 from launch.forecast import Forecast, Lengths, fitting_seconds, ppo_seconds, room_for
+from launch.hardware import use_cpu
 from launch.llm2er_eqr import LLM2ER_EQR
 from launch.schema import STAGES, TrainConfig
 from lightning_modules.collectives import trainable_and_total
@@ -96,19 +98,15 @@ def check_corpus(config: TrainConfig, corpus: Corpus, stages: Collection[str], r
             )
     if "rating" in stages:
         check_candidates(config.graph, corpus)
-        _check_hidden(config, len(corpus.rows("train")), ranks)
+        rating_batch_size(config, len(corpus.rows("train")), ranks)
 
 
-def _check_hidden(config: TrainConfig, train: int, ranks: int) -> None:
-    """What a batch contributed is hidden from it: one that is all of train would be fitted on a graph without edges."""
+def rating_batch_size(config: TrainConfig, train: int, ranks: int) -> int:
+    """Records in an optimizer step of the rating stage: fewer than asked for where the corpus is that small."""
     fit = config.rating.fit
-    if config.graph.leave_one_out and train <= fit.batch_size:
-        parts = ranks * fit.accumulate
-        fits = max(train // 4 // parts, 1) * parts
-        raise InputError(
-            f"rating.fit.batch_size={fit.batch_size} takes all {train} train records at once, whose edges are hidden "
-            f"from them: no graph would be left to learn from; use {fits} or less"
-        )
+    return (
+        batch_that_fits(fit.batch_size, train, ranks * fit.accumulate) if config.graph.leave_one_out else fit.batch_size
+    )
 
 
 def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
@@ -117,6 +115,7 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     check_corpus(config, corpus, STAGES if config.stage == "all" else (config.stage,), ranks)
     graph = build_graph(corpus, config.graph)
     train = len(corpus.rows("train"))
+    fitting = replace(config.rating.fit, batch_size=rating_batch_size(config, train, ranks))
     with torch.device("meta"):
         rating = RatingModel(graph.node_counts, graph.relations, config.rating.model, 0.0)
         lm = _language_model(config)
@@ -134,7 +133,7 @@ def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
     value_head = width + 1 if config.ppo.algorithm == "ppo" else 0
     copy = 1 if config.explanation.lora.rank else 2  # with adapters the reference is a second adapter
     return [
-        StagePlan("rating", *trainable_and_total(rating), _steps("rating", train, config.rating.fit, ranks)),
+        StagePlan("rating", *trainable_and_total(rating), _steps("rating", train, fitting, ranks)),
         StagePlan(
             "explanation",
             language[0] + soft_size,

@@ -9,6 +9,9 @@
 docs/data.md tells what each format reads, how explanations are chosen and where concepts come from.
 """
 
+import os
+import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,8 +121,18 @@ def main(cfg: PrepareConfig) -> None:
         print(f"\nnot enough to train on: {lacking}")
     elif corpus.manifest["concepts"] == "extracted" and not is_english(corpus.explanations):
         print(f"\nnote: {ENGLISH_ALONE}: few of these concepts may be right; {OWN_CONCEPTS}")
-    print(f"\nnext: python launch/inspect_corpus.py data.path={cfg.out}")
-    print(f"      torchrun launch/train.py configs/llm2er_eqr.yaml data.path={cfg.out}")
+    print(f"\nnext: {next_commands(cfg.out)}")
+
+
+def next_commands(out: str) -> str:
+    """What to type next, as it can be pasted: into a run folder of its own, on the hardware of this machine."""
+    hardware, ranks = ("gpu", "gpu") if shutil.which("nvidia-smi") else ("cpu", str(min(2, os.cpu_count() or 1)))
+    folder, run_dir = shlex.quote(f"data.path={out}"), shlex.quote(f"run_dir=runs/{Path(out).resolve().name}")
+    return (
+        f"python launch/inspect_corpus.py {folder}\n"
+        f"      torchrun --standalone --nproc-per-node={ranks} launch/train.py configs/llm2er_eqr.yaml "
+        f"configs/hardware/{hardware}.yaml {folder} {run_dir}"
+    )
 
 
 def lacks(corpus: Corpus) -> str:

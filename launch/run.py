@@ -28,9 +28,10 @@ from datamodules.graph import ConceptGraph, build_graph
 from datamodules.importers.embedded import write_embedded
 from datamodules.prompts import PromptBuilder
 from launch.curves import continued_csv
-from launch.engine import make_trainer, use_cpu
+from launch.engine import make_trainer
 from launch.footprint import BUCKET
 from launch.guessing import little_trained
+from launch.hardware import use_cpu
 from launch.resume import Found, resume_point
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
@@ -181,7 +182,7 @@ class Run:
         best = ExportBest(monitor, mode, self.folder.export(stage), self.folder.lock.taken_by)
         callbacks = [
             StopOnNonFinite(self.config.loss_spike),
-            Throughput(stage, fit.batch_size / fit.accumulate),
+            Throughput(stage, data.batch_size / fit.accumulate),
             EarlyStopping(monitor, mode=mode, patience=fit.patience),
             best,
         ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from callbacks.checkpoints import CheckpointConfig
 from datamodules.graph import GraphConfig
 from datamodules.prompts import PromptConfig
-from launch.engine import HardwareConfig, ZeroConfig
+from launch.hardware import HardwareConfig, ZeroConfig
 from launch.llm2er_eqr import LLM2ER_EQR
 from lightning_modules.ccr import CCRConfig
 from lightning_modules.explanation import ExplanationConfig

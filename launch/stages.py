@@ -26,6 +26,7 @@ from datamodules.rollout_prompts import RolloutPrompts
 from datamodules.sampling import make_sampler
 from launch.evaluate import train_knowledge
 from launch.guessing import mean_rmse, unigram_loss, weak_ccr, weak_explanation, weak_hqar, weak_rating
+from launch.plan import rating_batch_size
 from launch.run import Run
 from lightning_modules.ccr import CCRModule
 from lightning_modules.collectives import barrier, world
@@ -54,7 +55,15 @@ def rating(run: Run) -> dict:
     fit = config.rating.fit
     sampler = make_sampler(run.graph, config.graph, config.rating.model.layers, config.seed)
     loo = config.graph.leave_one_out
-    data = RatingData(run.corpus, fit.batch_size, fit.accumulate, config.seed, sampler, loo)
+    train = len(run.corpus.rows("train"))
+    batch_size = rating_batch_size(config, train, world()[1])
+    if batch_size != fit.batch_size:
+        log.info(
+            "rating: batches of %d records, not rating.fit.batch_size=%d: the corpus has %d train records, and what a "
+            "batch contributed is hidden from it",
+            *(batch_size, fit.batch_size, train),
+        )
+    data = RatingData(run.corpus, batch_size, fit.accumulate, config.seed, sampler, loo)
     edges = sum(index.shape[1] for index in run.graph.edges().values())
     reads = f"{len(run.corpus.rows('train'))} train records and their graph of {edges} edges"
     rmse = run.fit("rating", module, data, "rating/valid/rmse", "min", reads)

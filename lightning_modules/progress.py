@@ -29,8 +29,14 @@ class Progress:
         rate = self.done / (now - self._begin)
         left = duration((self.total - self.done) / rate)
         log.info(
-            "%s: %d of %d %s, %.3g a second, about %s left", self.what, self.done, self.total, self.unit, rate, left
+            "%s: %d of %d %s, %s a second, about %s left",
+            *(self.what, self.done, self.total, self.unit, count_of(rate), left),
         )
+
+
+def count_of(number: float) -> str:
+    """A number of things as people write it: "1,390", "0.31"."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def duration(seconds: float) -> str:

@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from toy_reward import LENGTH, Prompts, Rewards, even, policy, tokenizer  # noqa: E402
 
-from launch.engine import HardwareConfig, ZeroConfig, make_trainer, start  # noqa: E402
+from launch.engine import make_trainer, start  # noqa: E402
+from launch.hardware import HardwareConfig, ZeroConfig  # noqa: E402
 from lightning_modules.collectives import part, sum_over_ranks, world  # noqa: E402
 from lightning_modules.ppo import module as ppo_module  # noqa: E402
 from lightning_modules.ppo.config import PPOConfig  # noqa: E402

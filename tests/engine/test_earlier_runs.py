@@ -7,6 +7,7 @@ losses of every stage of the tests' tiny run. A change of a format adds a folder
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -75,6 +76,19 @@ def test_explain_report_and_evaluate_read_it(run: Path) -> None:
     table = entry_point("evaluate", f"runs=[{run},{run / 'explanation' / 'predictions.jsonl'}]")
     metrics = json.loads((run / "metrics.json").read_text())["systems"]["LLM2ER-EQR"]
     assert f"{metrics['bleu_1']:.3f}" in table
+
+
+def test_a_run_that_has_not_finished_ppo_is_explained_by_its_last_stage(run: Path) -> None:
+    row = json.loads((run / "explanation" / "predictions.jsonl").read_text().splitlines()[0])
+    shutil.rmtree(run / "ppo" / "export")
+    pair = [f"run={run}", f"user={row['user']}", f"item={row['item']}"]
+    assert row["explanation"] in entry_point("explain", *pair)
+    shutil.rmtree(run / "explanation" / "export")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "explain.py"), *pair], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no stage that explains is finished (explanation, ppo)" in done.stderr
 
 
 def test_losses_are_those_of_the_earlier_version(one_rank: tuple[Path, dict[str, list[float]]]) -> None:

@@ -14,7 +14,8 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPT = """
 import json, toy_reward
-from launch.engine import HardwareConfig, start
+from launch.engine import start
+from launch.hardware import HardwareConfig
 start(HardwareConfig(accelerator="cpu"))
 found = {name: toy_reward.learned(1, name) for name in toy_reward.ALGORITHMS}
 half = HardwareConfig(accelerator="cpu", precision="bf16")

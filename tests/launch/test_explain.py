@@ -11,7 +11,16 @@ from safetensors.torch import save_file
 from datamodules.build import BuildOptions, RawRecord, build_corpus
 from datamodules.graph import build_graph, fold_of_records
 from launch.config import load
-from launch.explain import ExplainConfig, Pair, as_text, cold_nodes, evidence_of, wanted_pairs
+from launch.explain import (
+    ExplainConfig,
+    Pair,
+    as_known,
+    as_text,
+    cold_nodes,
+    evidence_of,
+    refuse_strangers,
+    wanted_pairs,
+)
 from launch.schema import TrainConfig
 from lightning_modules.rating import infer_evidence
 from metrics.errors import InputError
@@ -123,3 +132,46 @@ def test_a_pair_that_the_run_knows_is_explained_by_what_the_run_found(rated):
     found = found_for(rated, [Pair("stranger", item), Pair(user, item)])
     assert found.candidates(1) == evidence.candidates(record)
     assert (found.predicted_R[1], found.fold_R[1]) == (evidence.predicted_R[record], evidence.fold_R[record])
+
+
+class Known:
+    path, users, items = "data/mine", ["A195EZ", "A2"], ["B0001", "B0002"]
+
+
+def refusal(pair):
+    with pytest.raises(InputError) as error:
+        refuse_strangers(pair, Known, set(Known.users), set(Known.items))
+    return str(error.value)
+
+
+def test_an_id_that_nobody_has_is_a_mistake_and_near_ones_are_offered():
+    told = refusal(Pair("A195EX", "B0001"))
+    assert told.startswith("user=A195EX: data/mine knows no such user; near are A195EZ; give new=true")
+    assert "item=zzz: data/mine knows no such item; give new=true" in refusal(Pair("A2", "zzz"))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        Pair("A2", "B0002"),
+        Pair("newcomer", "B0002", new=True),
+        Pair("newcomer", "B0002", ("price",)),
+        Pair("A2", "new", (), (), "a capo"),
+        Pair("A2", "new", (), ("price",)),
+    ],
+)
+def test_who_is_known_or_told_of_is_no_mistake(pair):
+    refuse_strangers(pair, Known, set(Known.users), set(Known.items))
+
+
+def test_a_line_of_a_file_may_say_that_its_pair_is_new(tmp_path):
+    data = b'{"user": "a", "item": "b", "new": true}\n{"user": "a", "item": "b"}\n'
+    assert [pair.new for pair in read(tmp_path, data)] == [True, False]
+    with pytest.raises(InputError, match=":1: 'new' is 'yes' where true or false is due"):
+        read(tmp_path, b'{"user": "a", "item": "b", "new": "yes"}')
+
+
+def test_an_id_is_found_in_the_spelling_of_the_corpus():
+    users, items = {"u006", " old "}, {"3"}
+    assert as_known(Pair("u006 ", "3.0"), users, items) == Pair("u006", "3")
+    assert as_known(Pair(" old ", " 3"), users, items) == Pair(" old ", "3")

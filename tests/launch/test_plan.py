@@ -6,7 +6,7 @@ import pytest
 
 from datamodules.importers.embedded import write_embedded
 from launch.config import load
-from launch.plan import check_batches, check_corpus
+from launch.plan import check_batches, check_corpus, rating_batch_size
 from launch.schema import TrainConfig
 from metrics.errors import InputError
 
@@ -67,11 +67,16 @@ def test_too_few_concepts_are_refused_before_the_graph_network_is_trained(corpus
     check_corpus(small, replace(corpus, concepts=[]), ["ccr"], ranks=1)
 
 
-def test_a_rating_batch_that_would_hide_the_whole_graph_is_refused_with_one_that_does_not(corpus):
+def test_a_rating_batch_that_would_hide_the_whole_graph_is_a_quarter_of_the_records(corpus):
     train = len(corpus.rows("train"))
-    check_corpus(config(f"rating.fit.batch_size={train - 1}"), corpus, ["rating"], ranks=1)
-    check_corpus(config("rating.fit.batch_size=512", "graph.leave_one_out=false"), corpus, ["rating"], ranks=1)
-    with pytest.raises(
-        InputError, match=f"rating.fit.batch_size=512 takes all {train} train .* use {train // 12 * 3} "
-    ):
-        check_corpus(config("rating.fit.batch_size=512"), corpus, ["rating"], ranks=3)
+    for ranks in (1, 2, 3, 8):
+        size = rating_batch_size(config("rating.fit.batch_size=512"), train, ranks)
+        assert size % ranks == 0
+        assert train / 5 < size <= train / 4
+    assert rating_batch_size(config(f"rating.fit.batch_size={train - 1}"), train, 1) == train - 1
+    assert rating_batch_size(config("rating.fit.batch_size=512", "graph.leave_one_out=false"), train, 1) == 512
+
+
+def test_records_for_no_batch_at_all_are_refused(corpus):
+    with pytest.raises(InputError, match="4 train records, which one batch of 8 parts .* takes at once"):
+        rating_batch_size(config("rating.fit.accumulate=2"), 4, 4)

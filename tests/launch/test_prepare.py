@@ -49,7 +49,8 @@ def test_a_bad_line_and_a_cold_item_are_skipped_counted_and_printed(raw, tmp_pat
         "cold items (in no train record) 1",
         f"written to {tmp_path / 'c'}",
         "next: python launch/inspect_corpus.py",
-        "torchrun launch/train.py",
+        "launch/train.py configs/llm2er_eqr.yaml configs/hardware/",
+        "run_dir=runs/c",
     ):
         assert words in printed
 
