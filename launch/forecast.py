@@ -173,5 +173,5 @@ def _with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
     text = few.get_text_config()
     text.num_hidden_layers = layers
     if kinds := getattr(text, "layer_types", None):
-        text.layer_types = kinds[:layers]
+        text.layer_types = [kinds[layer % len(kinds)] for layer in range(layers)]
     return few

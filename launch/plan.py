@@ -51,7 +51,10 @@ class StagePlan:
 
 def describe_plan(config: TrainConfig) -> str:
     """The table that `dry_run=true` prints; reads the corpus, checks it and all batch sizes, trains nothing."""
+    from launch.preflight import check_models
+
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    check_models(config, STAGES if config.stage == "all" else (config.stage,))
     bf16 = config.hardware.precision == "bf16"
     device = "cpu" if use_cpu(config.hardware) else "cuda"
     lines = [

@@ -146,6 +146,11 @@ def _causal_lm(name: str) -> PreTrainedModel:
     return with_faster_kernels(model)
 
 
+def model_config(name: str) -> PretrainedConfig:
+    """The config of a model, or of the one that a folder of adapters is for."""
+    return _load(AutoConfig, _base_of_adapters(name) or name)
+
+
 def load_trunk(name: str, layers: int) -> PreTrainedModel:
     """The first `layers` blocks of a causal LM, in float32, all of which learn; adapters in the folder are merged."""
     base = _base_of_adapters(name)

@@ -50,5 +50,5 @@ def test_a_newcomer_tells_what_most_of_its_own_records_praise_and_no_more(whole)
     praised = [{whole.concepts[m.concept] for m in whole.mentions[r] if m.polarity > 0} for r in part.telling[item]]
     counts = {concept: sum(concept in one for one in praised) for one in praised for concept in one}
     assert sorted(counts.values(), reverse=True)[:TOLD] == [counts[concept] for concept in pair.item_concepts]
-    assert part.pair(record, set(whole.concepts), told=False) == (pair.user, pair.item, (), (), "")
+    assert part.pair(record, set(whole.concepts), told=False) == (pair.user, pair.item, (), (), "", False)
     assert part.pair(record, set(), told=True).item_concepts == ()

@@ -1,0 +1,133 @@
+"""What cannot work with a model is told before the first stage, in one sentence."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from launch.config import load
+from launch.preflight import check_models
+from launch.schema import TrainConfig
+from metrics.errors import InputError
+from models.language_model import NewModelConfig, create_language_model
+from models.text_encoder import create_encoder
+
+TEXTS = ["a fine lid .", "the handle is loose ."]
+SMALL = NewModelConfig(vocabulary=300, width=16, layers=2, heads=2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    create_language_model(TEXTS, SMALL, 96, folder / "lm", 0)
+    create_encoder(TEXTS, SMALL, folder / "encoder", 0)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "models")
+    return tmp_path / "models"
+
+
+def refusal(folder: Path, key: str = "explanation", part: str = "lm") -> str:
+    config, _ = load(TrainConfig, [f"{key}.model={folder / part}"])
+    with pytest.raises(InputError) as error:
+        check_models(config, ["explanation", "ccr"])
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def edit(path: Path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_whole_models_pass(folder):
+    config, _ = load(TrainConfig, [f"explanation.model={folder / 'lm'}", f"ccr.model={folder / 'encoder'}"])
+    check_models(config, ["explanation", "ccr"])
+
+
+def test_only_stages_that_are_due_are_looked_at(folder):
+    shutil.rmtree(folder / "lm")
+    config, _ = load(TrainConfig, [f"explanation.model={folder / 'lm'}"])
+    check_models(config, ["rating", "ppo"])
+
+
+@pytest.mark.parametrize(("key", "part"), [("explanation", "lm"), ("ccr", "encoder")])
+def test_files_that_are_not_whole(folder, key, part):
+    weights = folder / part / "model.safetensors"
+    data = weights.read_bytes()
+    for cut in (len(data) // 2, len(data) - 1, 100, 4, 0):
+        weights.write_bytes(data[:cut])
+        assert str(weights) in refusal(folder, key, part)
+        assert "copy it anew" in refusal(folder, key, part)
+    weights.write_bytes(data[:8] + b"x" + data[9:])
+    assert "its header is damaged" in refusal(folder, key, part)
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "is a pointer of git-lfs" in refusal(folder, key, part)
+    weights.unlink()
+    assert "holds no weights" in refusal(folder, key, part)
+    (folder / part / "pytorch_model.bin").write_bytes(b"PK\x03\x04 half of it")
+    assert "pytorch_model.bin: is cut off" in refusal(folder, key, part)
+
+
+@pytest.mark.parametrize(("key", "part"), [("explanation", "lm"), ("ccr", "encoder")])
+def test_a_shard_that_is_missing(folder, key, part):
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (folder / part / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "names model-00001-of-00002.safetensors, which is not there" in refusal(folder, key, part)
+
+
+@pytest.mark.parametrize(("key", "part"), [("explanation", "lm"), ("ccr", "encoder")])
+def test_a_vocabulary_that_is_not_that_of_the_weights(folder, key, part):
+    rows = json.loads((folder / part / "config.json").read_text())["vocab_size"]
+    edit(folder / part / "config.json", vocab_size=rows + 8)
+    assert f"has {rows} rows and vocab_size in config.json is {rows + 8}" in refusal(folder, key, part)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8"])
+def test_quantized_weights(folder, method):
+    edit(folder / "lm" / "config.json", quantization_config={"quant_method": method, "bits": 4})
+    assert f"its weights are quantized ({method})" in refusal(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_matrix_has_rows(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
+    tokenizer.add_tokens(["<extra>", "<more>"])
+    tokenizer.save_pretrained(folder / "lm")
+    assert "its tokenizer has" in refusal(folder)
+    assert "resize the matrix" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+@pytest.mark.parametrize("how", ["missing", "damaged", "pointer"])
+def test_tokenizer_and_config_that_cannot_be_read(folder, name, how):
+    path = folder / "lm" / name
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_text("{" if how == "damaged" else "version https://git-lfs.github.com/spec/v1\n")
+    assert str(folder / "lm") in refusal(folder)
+
+
+def test_dry_run_tells_it_too(folder):
+    weights = folder / "lm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    script = Path(__file__).parents[2] / "launch" / "train.py"
+    command = [sys.executable, str(script), f"explanation.model={folder / 'lm'}", "dry_run=true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "copy it anew" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bfloat16_weights_pass(folder):
+    weights = folder / "lm" / "model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(weights).items()}, weights)
+    config, _ = load(TrainConfig, [f"explanation.model={folder / 'lm'}"])
+    check_models(config, ["explanation"])
