@@ -51,7 +51,7 @@ class StagePlan:
 
 def describe_plan(config: TrainConfig) -> str:
     """The table that `dry_run=true` prints; reads the corpus, checks it and all batch sizes, trains nothing."""
-    from launch.preflight import check_models
+    from launch.preflight import check_models, what_is_cut
 
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     check_models(config, STAGES if config.stage == "all" else (config.stage,))
@@ -61,7 +61,8 @@ def describe_plan(config: TrainConfig) -> str:
         f"{'stage':<12}{'trainable':>15}{'parameters':>15}{'states':>9}{'reducing':>10}{'activations':>13}"
         f"{'steps':>9}{'hours':>9}"
     ]
-    for plan in plan_stages(config, ranks):
+    corpus = _corpus(config)
+    for plan in plan_stages(config, corpus, ranks):
         sizes, stage = (plan.trainable, plan.total), config.zero.stage
         accumulate = config.ppo.accumulate if plan.name == "ppo" else getattr(config, plan.name).fit.accumulate
         states = state_bytes(*sizes, stage, ranks, bf16, accumulate) / 2**30
@@ -70,6 +71,7 @@ def describe_plan(config: TrainConfig) -> str:
         hours = f"{plan.seconds / 3600:.3f}" if plan.seconds else "-"
         memory = f"{plan.trainable:>15,}{plan.total:>15,}{states:>9.3f}{reducing:>10.3f}{kept:>13}"
         lines.append(f"{plan.name:<12}{memory}{plan.steps:>9,}{hours:>9}")
+    lines += what_is_cut(config, corpus)
     lines.append(
         f"ZeRO stage {config.zero.stage} on {ranks} ranks, {config.hardware.precision}; GiB a rank: states are "
         "parameters, gradients and optimizer state after a backward pass, reducing what DeepSpeed's buckets add in it, "
@@ -112,9 +114,8 @@ def rating_batch_size(config: TrainConfig, train: int, ranks: int) -> int:
     )
 
 
-def plan_stages(config: TrainConfig, ranks: int) -> list[StagePlan]:
+def plan_stages(config: TrainConfig, corpus: Corpus, ranks: int) -> list[StagePlan]:
     """The size of every trained stage."""
-    corpus = _corpus(config)
     check_corpus(config, corpus, STAGES if config.stage == "all" else (config.stage,), ranks)
     graph = build_graph(corpus, config.graph)
     train = len(corpus.rows("train"))

@@ -99,7 +99,7 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
 def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
     """The stages in their order, then the result."""
     from launch.plan import check_batches, check_corpus
-    from launch.preflight import check_models
+    from launch.preflight import check_models, what_is_cut
     from launch.resume import refuse_what_is_not_due
     from launch.stages import TRAINED
 
@@ -112,6 +112,9 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
     due = [name for name in asked_for if name not in finished]
     check_corpus(config, run.corpus, due, world()[1])
     check_models(config, due)
+    if "explanation" in due and world()[0] == 0:
+        for sentence in what_is_cut(config, run.corpus):
+            log.warning("%s", sentence)
     refuse_what_is_not_due(run.folder, due)
     run.folder.record()
     for name, train in TRAINED.items():

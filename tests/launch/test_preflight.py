@@ -10,8 +10,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from datamodules.build import BuildOptions, build_corpus
+from datamodules.records import RawRecord
 from launch.config import load
-from launch.preflight import check_models
+from launch.preflight import check_models, what_is_cut
 from launch.schema import TrainConfig
 from metrics.errors import InputError
 from models.language_model import NewModelConfig, create_language_model
@@ -131,3 +133,40 @@ def test_bfloat16_weights_pass(folder):
     save_file({name: tensor.bfloat16() for name, tensor in load_file(weights).items()}, weights)
     config, _ = load(TrainConfig, [f"explanation.model={folder / 'lm'}"])
     check_models(config, ["explanation"])
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    rows = [
+        RawRecord(n + 1, f"u{n}", "i", 4.0, " ".join(["fine"] * (n + 1)), [("fine lid", "", 1)], "train")
+        for n in range(10)
+    ]
+    return build_corpus(rows, tmp_path / "corpus", BuildOptions(), {})
+
+
+def test_explanations_that_are_cut_are_counted_with_what_would_hold_them(corpus, folder):
+    """Ten texts of 1 to 10 words; with the end token 2 to 11 tokens, as the tokenizer knows the word."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
+    a_word = len(tokenizer(" fine", add_special_tokens=False)["input_ids"])
+    given = [f"explanation.model={folder / 'lm'}", f"prompt.max_new_tokens={7 * a_word + 1}", "graph.candidates=1"]
+    told = what_is_cut(load(TrainConfig, given)[0], corpus)
+    assert len(told) == 1
+    assert told[0].startswith(
+        "3 of 10 train explanations (30%) are longer than prompt.max_new_tokens="
+    )  # 8, 9, 10 words
+    assert told[0].endswith(f"holds 99 % of them, {10 * a_word + 1} all")
+    given[1] = f"prompt.max_new_tokens={10 * a_word + 1}"
+    assert what_is_cut(load(TrainConfig, given)[0], corpus) == []
+
+
+def test_explanations_of_a_model_that_is_made_are_counted_too(corpus):
+    told = what_is_cut(load(TrainConfig, ["prompt.max_new_tokens=5", "graph.candidates=1"])[0], corpus)
+    assert "6 of 10 train explanations (60%)" in told[0]  # of 5 words and more: a word is one token there
+
+
+def test_candidates_that_do_not_fit_are_told(corpus):
+    (told,) = what_is_cut(load(TrainConfig, ["prompt.max_prompt_tokens=12", "graph.candidates=9"])[0], corpus)
+    assert told.startswith("of graph.candidates=9 about ")
+    needed = int(told.split("prompt.max_prompt_tokens=")[2].split()[0])
+    given = [f"prompt.max_prompt_tokens={needed}", "graph.candidates=9"]
+    assert what_is_cut(load(TrainConfig, given)[0], corpus) == []
