@@ -16,6 +16,11 @@ from metrics.suite import ConceptKnowledge
 
 log = logging.getLogger("llm2er")
 
+LEGEND = """held-out: texts for validation prompts. ccr and hqar are the rewards (concept consistency, text quality), cmr
+  the share of the concepts named that user or item are known for, distinct_2 different pairs of words in 100, score the
+  weighted gain of the rewards since iteration 0 in standard deviations. The policy with the highest score is kept,
+  unless a reward fell below its first value or variety (distinct_2) fell too far."""
+
 
 class HeldOutEvaluation(pl.Callback):
     """Evaluates before the first update, every so many iterations and after the last one.
@@ -45,6 +50,7 @@ class HeldOutEvaluation(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The policy as fine-tuning left it; a run that goes on has seen it."""
+        log.info(LEGEND)
         if not self.history:
             self._evaluate(trainer, module, 0)
 

@@ -110,7 +110,7 @@ def _counts(corpus: Corpus) -> Table:
             )
         )
     title = f"{corpus.path}: {len(corpus.users)} users, {len(corpus.items)} items, {len(corpus.concepts)} concepts"
-    head = ("split", "records", "users", "items", "concepts", "mentions a record", "mean rating")
+    head = ("split", "records", "users", "items", "concepts", "concepts named a record", "mean rating")
     return _table(f"{title}; concepts {corpus.manifest['concepts']}", head, rows)
 
 

@@ -154,7 +154,7 @@ def report(corpus: Corpus) -> str:
     rows += [(name, str(counts[name])) for name in ("users", "items")]
     rows += [
         ("concepts", f"{counts['concepts']} ({manifest['concepts']})"),
-        ("mentions a record", f"{counts['mentions'] / total:.2f}"),
+        ("concepts named a record", f"{counts['mentions'] / total:.2f}"),
         ("words an explanation", f"{counts['words'] / total:.1f}"),
         ("splits", manifest["splits"]),
     ]
