@@ -16,7 +16,7 @@ from metrics.suite import ConceptKnowledge
 
 log = logging.getLogger("llm2er")
 
-LEGEND = """held-out: texts for validation prompts. ccr and hqar are the rewards (concept consistency, text quality), cmr
+LEGEND = """held-out: texts for validation prompts. ccr and hqar are the rewards (concept match, text quality), cmr
   the share of the concepts named that user or item are known for, distinct_2 different pairs of words in 100, score the
   weighted gain of the rewards since iteration 0 in standard deviations. The policy with the highest score is kept,
   unless a reward fell below its first value or variety (distinct_2) fell too far."""
