@@ -9,6 +9,7 @@ from running import losses_of
 LORA = ["explanation.lora.rank=4", "hqar.fit.lr=3e-3"]
 
 
+@pytest.mark.long
 def test_with_adapters_the_discriminator_learns_sharded_or_not(tmp_path: Path) -> None:
     """As an earlier version froze the trunk, its loss stayed at that of guessing."""
     one, two = tmp_path / "one", tmp_path / "two"
