@@ -113,11 +113,13 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path) -> None:
 
 
 def test_no_archive_is_extracted_and_no_name_of_the_data_becomes_a_path() -> None:
-    archives = re.compile(r"tarfile|zipfile|unpack_archive|extractall")
+    # Whether a file is an archive may be asked; none may be opened.
+    asked = re.compile(r"zipfile\.is_zipfile\(|tarfile\.TarInfo\.frombuf\(|tarfile\.BLOCKSIZE")
+    archives = re.compile(r"tarfile|zipfile|ZipFile|TarFile|unpack_archive|extractall")
     names = re.compile(r"\.(users|items|concepts)\[")
     paths = re.compile(r"^(open|Path)\(|\.(open|mkdir|write_text|write_bytes)\(")
     for path, text in calls():
-        assert not archives.search(text), path
+        assert not archives.search(asked.sub("", text)), path
         assert not (paths.search(text) and names.search(text)), path
 
 
