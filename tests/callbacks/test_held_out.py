@@ -113,7 +113,11 @@ def test_the_log_says_why_a_policy_is_not_kept(tmp_path, caplog):
     module = Module(*plain, *answers(better, texts=["the sound is warm"] * 2), *worse, *level, *answers(better))
     with caplog.at_level("INFO", logger="llm2er"):
         train(evaluation(tmp_path, drop=0.45), module, 4)
-    assert [line.rpartition("  ")[2] for line in caplog.messages] == [
+    legend, *lines = caplog.messages
+    for name in ("ccr", "hqar", "cmr", "distinct_2", "score"):  # each figure of the lines is explained above them
+        assert f"{name} " in legend
+        assert all(f"{name} " in line for line in lines)
+    assert [line.rpartition("  ")[2] for line in lines] == [
         "(kept)",
         "(not kept: distinct_2 fell by more than ppo.max_distinct_2_drop=0.45)",
         "(not kept: hqar fell)",
