@@ -27,6 +27,7 @@ from transformers.utils import resolve_revision
 
 from metrics.errors import InputError
 from models.kernels import with_faster_kernels
+from models.weight_fit import refuse_gaps
 
 PLAIN_FAMILIES = {"gpt2", "llama", "qwen2", "qwen3"}  # whose networks are known: see `attends_plainly`
 ALIGNED = 64  # columns: a multiple of it suits the kernels for matrix products
@@ -129,7 +130,7 @@ def load_language_model(name: str, lora: LoraConfig | None = None) -> PreTrained
 
     A folder that holds adapters (`adapter_config.json`) is read as its base model plus those adapters, trainable.
     """
-    if base := _base_of_adapters(name):
+    if base := base_of_adapters(name):
         return PeftModel.from_pretrained(_causal_lm(base), name, is_trainable=True)
     model = _causal_lm(name)
     return with_adapters(model, lora, commit_of(name)) if lora is not None else model
@@ -148,12 +149,12 @@ def _causal_lm(name: str) -> PreTrainedModel:
 
 def model_config(name: str) -> PretrainedConfig:
     """The config of a model, or of the one that a folder of adapters is for."""
-    return _load(AutoConfig, _base_of_adapters(name) or name)
+    return _load(AutoConfig, base_of_adapters(name) or name)
 
 
 def load_trunk(name: str, layers: int) -> PreTrainedModel:
     """The first `layers` blocks of a causal LM, in float32, all of which learn; adapters in the folder are merged."""
-    base = _base_of_adapters(name)
+    base = base_of_adapters(name)
     config = _load(AutoConfig, base or name)
     config.num_hidden_layers = min(layers, config.num_hidden_layers)
     if kinds := getattr(config, "layer_types", None):  # Qwen, Gemma: one a block, refused where there are more
@@ -165,11 +166,14 @@ def load_trunk(name: str, layers: int) -> PreTrainedModel:
     return with_faster_kernels(trunk.requires_grad_(True))  # PEFT froze it, and a trunk that is frozen learns nothing
 
 
-def _base_of_adapters(name: str) -> str:
+def base_of_adapters(name: str) -> str:
     """The model, with its revision, that a folder of adapters is for; "" where the folder holds a whole model."""
     if not (Path(name) / "adapter_config.json").is_file():
         return ""
-    saved = PeftConfig.from_pretrained(name)
+    try:
+        saved = PeftConfig.from_pretrained(name)
+    except Exception as error:  # a file that is damaged, or of another kind of adapters, fails in many ways
+        raise InputError(f"{name}/adapter_config.json: cannot be read ({first_line(error)}); copy it anew") from error
     if not saved.base_model_name_or_path:
         raise InputError(f"{name}/adapter_config.json: has no base_model_name_or_path, the model that its adapters fit")
     if not Path(saved.base_model_name_or_path).is_absolute():
@@ -279,7 +283,12 @@ def _plain(lm: nn.Module) -> PreTrainedModel:
 
 def check_context(lm: nn.Module, prompt_tokens: int, new_tokens: int) -> None:
     """Refuses prompts and responses that together are longer than the model's context."""
-    room = getattr(_plain(lm).config.get_text_config(), "max_position_embeddings", None)
+    check_positions(_plain(lm).config, prompt_tokens, new_tokens)
+
+
+def check_positions(config: PretrainedConfig, prompt_tokens: int, new_tokens: int) -> None:
+    """`check_context` by the config alone, before the model is read."""
+    room = getattr(config.get_text_config(), "max_position_embeddings", None)
     if room and prompt_tokens + new_tokens > room:
         raise InputError(
             f"prompt.max_prompt_tokens={prompt_tokens} and prompt.max_new_tokens={new_tokens} make more than the "
@@ -302,10 +311,24 @@ def _load(kind: type, name: str, **options: object):  # noqa: ANN202 - whatever 
     place, revision = at_revision(name)
     if Path(place).is_dir():
         place = str(Path(place).resolve())  # adapters remember it, and may be read from another working directory
+    reads_weights = kind in (AutoModel, AutoModelForCausalLM)
+    # Configs and tokenizers of damaged files fail in many ways; where weights are read, a lack of memory is no mistake.
+    failures = (OSError, ValueError) if reads_weights else Exception
+    report = {"output_loading_info": True, "ignore_mismatched_sizes": True} if reads_weights else {}
     try:
-        return kind.from_pretrained(place, revision=revision, trust_remote_code=False, **options)  # type: ignore[attr-defined]
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        read = kind.from_pretrained(place, revision=revision, trust_remote_code=False, **options, **report)  # type: ignore[attr-defined]
+    except failures as error:
         raise InputError(
-            f"cannot read a model from {name!r} ({first}); give a folder or a Hugging Face name"
+            f"cannot read a model from {name!r} ({first_line(error)}); give a folder or a Hugging Face name"
         ) from error
+    if not reads_weights:
+        return read
+    model, gaps = read
+    refuse_gaps(name, gaps)
+    return model
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of a fault, without its advice."""
+    first, *more = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first

@@ -17,9 +17,11 @@ from models.language_model import (
     SPECIAL,
     NewModelConfig,
     at_revision,
+    first_line,
     train_tokenizer,
 )
 from models.packed import packs_by_runs, states_of_texts
+from models.weight_fit import refuse_gaps
 
 
 class TextEncoder(nn.Module):
@@ -82,15 +84,38 @@ def create_encoder(texts: list[str], config: NewModelConfig, folder: Path, seed:
     tokenizer.save_pretrained(folder)
 
 
-def load_encoder(name: str) -> tuple[TextEncoder, PreTrainedTokenizerBase]:
-    """A BERT-class encoder in float32 with its tokenizer, by Hugging Face name or folder."""
+def load_encoder_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of an encoder, by Hugging Face name or folder."""
     place, revision = at_revision(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
-        model = AutoModel.from_pretrained(place, revision=revision, trust_remote_code=False, dtype=torch.float32)
+    except Exception as error:  # damaged files fail in many ways
+        raise _unreadable(name, error) from error
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{name}: the tokenizer has no padding token; set pad_token in its tokenizer_config.json")
+    return tokenizer
+
+
+def load_encoder(name: str) -> tuple[TextEncoder, PreTrainedTokenizerBase]:
+    """A BERT-class encoder in float32 with its tokenizer, by Hugging Face name or folder."""
+    tokenizer = load_encoder_tokenizer(name)
+    place, revision = at_revision(name)
+    try:
+        model, gaps = AutoModel.from_pretrained(
+            place,
+            revision=revision,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by `refuse_gaps`
+        )
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"cannot read an encoder from {name!r} ({first}); give a folder or a hub name") from error
+        raise _unreadable(name, error) from error
+    refuse_gaps(name, gaps)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # unused here; where a checkpoint has none it would be drawn at random
     return TextEncoder(with_faster_kernels(model), tokenizer.all_special_ids), tokenizer
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    return InputError(f"cannot read an encoder from {name!r} ({first_line(error)}); give a folder or a hub name")

@@ -82,6 +82,7 @@ def test_files_that_are_not_whole(folder, key, part):
 def test_a_shard_that_is_missing(folder, key, part):
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (folder / part / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / part / "model.safetensors").unlink()
     assert "names model-00001-of-00002.safetensors, which is not there" in refusal(folder, key, part)
 
 
@@ -170,3 +171,13 @@ def test_candidates_that_do_not_fit_are_told(corpus):
     needed = int(told.split("prompt.max_prompt_tokens=")[2].split()[0])
     given = [f"prompt.max_prompt_tokens={needed}", "graph.candidates=9"]
     assert what_is_cut(load(TrainConfig, given)[0], corpus) == []
+
+
+def test_of_many_explanations_a_part_is_counted_and_said_to_be(corpus, folder, monkeypatch):
+    """Every third of ten texts is read, those of 1, 4, 7 and 10 words; 7 words and the end fit."""
+    monkeypatch.setattr("launch.preflight.COUNTED", 4)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
+    a_word = len(tokenizer(" fine", add_special_tokens=False)["input_ids"])
+    given = [f"explanation.model={folder / 'lm'}", f"prompt.max_new_tokens={7 * a_word + 1}", "graph.candidates=1"]
+    (told,) = what_is_cut(load(TrainConfig, given)[0], corpus)
+    assert told.startswith("1 of 4 train explanations that were counted of 10 (25%) are longer")
