@@ -26,14 +26,39 @@ NO_TIME = np.iinfo(np.int64).min
 LINES_SHOWN = 5  # line numbers kept in the manifest for each reason
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # those of Unicode class Cc that are no white space
 _UNSEEN = " \u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
-_DECIMALS = re.compile(r"^(-?[0-9]+)\.0+$")
+_DECIMALS = re.compile(r"^(-?[0-9]{1,40})\.0+$")
 # How tables say that there is no value: pandas, SQL, spreadsheets, Python and JavaScript.
-NO_VALUE = frozenset(("nan", "none", "null", "<na>", "n/a", "#n/a", "nat", "undefined", "\\n"))
+NO_VALUE = frozenset(
+    (
+        *(
+            "nan",
+            "-nan",
+            "none",
+            "null",
+            "(null)",
+            "#null!",
+            "<na>",
+            "n/a",
+            "#n/a",
+            "#n/a n/a",
+            "#na",
+            "nat",
+            "undefined",
+        ),
+        *("\\n", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+    )
+)
+# The word of R; in small letters it is a name.
+_NO_VALUE_OF_R = "NA"
+# A spreadsheet or a float has rounded such a number: many ids became this one.
+_ROUNDED = re.compile(r"-?\d(?:\.\d+)?[eE]\+\d+|-?\d{16,}\.0+")
+_LARGEST_EXACT = 2**53  # of whole numbers that a float holds one by one
 # By these names sources show many authors as one, who would be the most active user of the corpus.
 ANONYMOUS = frozenset(
     (
-        *("anonymous", "unknown", "a tripadvisor member", "tripadvisor member", "a google user", "google user"),
-        *("amazon customer", "a customer", "kindle customer", "[deleted]", "deleted user"),
+        *("anonymous", "anonymous user", "anonymoususer", "unknown", "guest", "guest user"),
+        *("a tripadvisor member", "tripadvisor member", "lass=", "a google user", "google user"),
+        *("amazon customer", "a customer", "kindle customer", "[deleted]", "[removed]", "deleted user"),
     )
 )
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what bytes that are not UTF-8 decode to
@@ -279,12 +304,15 @@ def normalised_id(text: str) -> str:
     """
     if text.isalnum() and text.isascii():
         return text
-    return _DECIMALS.sub(r"\1", normalise(text).strip(_UNSEEN))
+    text = normalise(text).strip(_UNSEEN)
+    number = _DECIMALS.match(text)
+    # What is larger was rounded, and is refused as it stands.
+    return number[1] if number and abs(int(number[1])) < _LARGEST_EXACT else text
 
 
 def is_no_value(text: str) -> bool:
     """An empty text, or a word by which tables say that there is no value."""
-    return not text or text.casefold() in NO_VALUE
+    return not text or text.casefold() in NO_VALUE or text == _NO_VALUE_OF_R
 
 
 @lru_cache(maxsize=1 << 16)
@@ -310,6 +338,15 @@ def _no_value(text: str) -> str:
     return f"'{text}', which stands for no value" if text else "empty"
 
 
+def _fault_of_id(key: str, name: str) -> tuple[str, str] | None:
+    if is_no_value(name):
+        return "missing key", f"the {key} is {_no_value(name)}"
+    if _ROUNDED.fullmatch(name):
+        detail = f"the {key} is {name:.40}, a number that was rounded, so that many ids became one"
+        return "rounded id", f"{detail}: write ids as whole numbers or as texts"
+    return None
+
+
 def _fault(record: RawRecord, low: float, high: float) -> tuple[str, str] | None:
     """(reason, detail) of the first fault of a normalised record."""
     mentions = record.mentions or ()
@@ -319,8 +356,8 @@ def _fault(record: RawRecord, low: float, high: float) -> tuple[str, str] | None
     if not texts.isascii() and _SURROGATE.search(texts):
         return "not UTF-8", "holds bytes or escapes that are not valid UTF-8 text"
     for key, name in (("user", record.user), ("item", record.item)):
-        if is_no_value(name):
-            return "missing key", f"the {key} is {_no_value(name)}"
+        if (fault := _fault_of_id(key, name)) is not None:
+            return fault
     if not math.isfinite(record.rating):
         return "rating not finite", f"rating {record.rating} is not a finite number"
     if not low <= record.rating <= high:

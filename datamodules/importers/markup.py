@@ -21,9 +21,9 @@ _CELL = frozenset(
 )
 _INLINE = frozenset(
     tokenize("""
-a abbr acronym area b base bdi bdo big cite code col colgroup data del dfn em font i ins kbd label link map mark meta
-meter noscript output param progress q rp rt ruby s samp script small span strike strong style sub sup svg time track tt
-u var wbr
+a abbr acronym area b base bdi bdo big blink cite code col colgroup data del dfn em font i ins kbd label link map mark
+marquee meta meter nobr noscript output param path progress q rp rt ruby s samp script small span strike strong style
+sub sup svg time track tt u var wbr
 """)
 )
 _BREAK = "\x1e"  # stands where a block begins or ends, until sentences are made of blocks
@@ -35,16 +35,23 @@ _CUT = re.compile(
 # Numbers, and names that end with a semicolon; of those without one only the five that tables are full of. HTML reads
 # more of them, and would make "¬ebook" of "&notebook".
 _ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[a-zA-Z][a-zA-Z0-9]{1,31};|(?:quot|amp|lt|gt|nbsp)\b)")
-_UNSEEN_BLOCK = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+# A script that is never closed was cut, and is a script to the end.
+_UNSEEN_BLOCK = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"""</?([a-zA-Z][\w:.-]*)((?:\s+|/)(?:"[^"]*"|'[^']*'|[^<>"'])*)?>""")
 _ATTRIBUTE = re.compile(r"""[\w:.-]+\s*=|^\s*/?\s*$|\s/\s*$""")
-_DECLARATION = re.compile(r"<(?:!doctype|!\[cdata\[|\?xml)[^<>]*>", re.IGNORECASE)
+_DECLARATION = re.compile(r"<(?:!doctype|\?xml)[^<>]*>", re.IGNORECASE)
+_CDATA = re.compile(r"<!\[cdata\[|\]\]>", re.IGNORECASE)  # what stands between is the text itself
 # Amazon's own marks: [[VIDEOID:0a1b]] stands for a film, [[ASIN:B0001 A Title]] for a link whose text is the title.
-_BRACKETS = re.compile(r"\[\[([A-Z]{2,}):[^\s\]]*\s*([^\]]*)\]\]")
+# Possessive: without, a text of many opening brackets takes minutes.
+_BRACKETS = re.compile(r"\[\[([A-Z]{2,}+):[^\s\[\]]*+\s*+([^\[\]]*+)\]\]")
 _BBCODE = re.compile(
-    r"\[(/?)(b|i|u|s|strike|url|img|quote|spoiler|code|h[1-6]|list|olist|table|tr|td|th)(=[^\]]*)?\]", re.I
+    r"\[(/?)(b|i|u|s|strike|url|email|quote|spoiler|noparse|code|h[1-6]|list|olist|table|tr|td|th|colou?r|size|font"
+    r"|center|left|right|indent)(=[^\[\]]*)?\]",
+    re.IGNORECASE,
 )
-_BBCODE_BLOCKS = re.compile(r"(?:quote|h\d|list|olist|table|tr)", re.IGNORECASE)
+_BBCODE_FILE = re.compile(r"\[(img|youtube|video|media)(?:=[^\[\]]*)?\][^\[\]]*\[/\1\]", re.IGNORECASE)
+_BBCODE_BLOCKS = re.compile(r"(?:quote|h\d|list|olist|table|tr|center|left|right|indent)", re.IGNORECASE)
+_LISTS = frozenset(("list", "olist"))
 _MARKED = re.compile(r"[<&]|\[\[|\[/")
 # A block that ends so needs no full stop. Opening marks and dashes go on in the next block.
 _ENDED = re.compile(r"[\W_]$")
@@ -70,7 +77,7 @@ def tokenised_review(text: str) -> tuple[str, bool]:
 
 def _has_markup(text: str) -> bool:
     found = _ENTITY.search(text) or _BRACKETS.search(text) or _UNSEEN_BLOCK.search(text) or _DECLARATION.search(text)
-    found = found or _CUT.search(text)
+    found = found or _CUT.search(text) or _CDATA.search(text) or _BBCODE_FILE.search(text)
     return bool(found or _BBCODE.search(text) or any(_is_tag(tag) for tag in _TAG.finditer(text)))
 
 
@@ -89,7 +96,7 @@ def _closed(entity: str) -> str:
 
 def _without_tags(text: str) -> str:
     """Block tags become `_BREAK`; cells and pictures a blank; all other tags nothing."""
-    text = _DECLARATION.sub("", _UNSEEN_BLOCK.sub("", text))
+    text = _DECLARATION.sub("", _UNSEEN_BLOCK.sub("", _CDATA.sub("", text)))
     text = _BRACKETS.sub(lambda mark: mark[2], text)
     return _CUT.sub("", _TAG.sub(lambda tag: _in_its_place(tag) if _is_tag(tag) else tag[0], text))
 
@@ -110,6 +117,7 @@ def _without_bbcode(text: str) -> str:
     """Marks in brackets that are opened and closed; one alone may be meant as it stands."""
     if "[/" not in text:
         return text
+    text = _BBCODE_FILE.sub(" ", text)
     closed = {mark[2].lower() for mark in _BBCODE.finditer(text) if mark[1]}
     opened = {mark[2].lower() for mark in _BBCODE.finditer(text) if not mark[1]}
 
@@ -118,6 +126,7 @@ def _without_bbcode(text: str) -> str:
             return mark[0]
         return _BREAK if _BBCODE_BLOCKS.fullmatch(mark[2]) else ""
 
+    text = text.replace("[*]", _BREAK) if closed & opened & _LISTS else text
     return _BBCODE.sub(replaced, text)
 
 

@@ -24,6 +24,7 @@ from datamodules.importers.reading import (
     read_json_lines,
     text_of,
 )
+from datamodules.importers.tokenising import tokenised
 from datamodules.records import BadRecord, RawRecord
 from metrics.errors import InputError
 
@@ -49,10 +50,9 @@ def parse(rating_middle: float, line: int, row: Row) -> RawRecord:
     if has_quadruples(row):
         explanation, mentions, cleaned = chosen(row, (rating > rating_middle) - (rating < rating_middle))
     else:
-        mentions = [(text_of(row, "feature"), text_of(row, "opinion"), polarity_of(row.get("sentiment")))]
-        sentence = text_of(row, "sentence")
-        explanation = plain(sentence)
-        cleaned = explanation != sentence
+        named = plain(text_of(row, "feature")), plain(text_of(row, "opinion"))
+        mentions = [(*named, polarity_of(row.get("sentiment")))]
+        explanation, cleaned = _sentence(text_of(row, "sentence"))
     return RawRecord(
         line=line,
         user=text_of(row, "user"),
@@ -63,6 +63,12 @@ def parse(rating_middle: float, line: int, row: Row) -> RawRecord:
         split=text_of(row, "split") if row.get("split") is not None else None,
         cleaned=cleaned,
     )
+
+
+def _sentence(text: str) -> tuple[str, bool]:
+    """The sentence as it stands; where markup is taken out, marks stood in it that are parted from words anew."""
+    cleaned = plain(text)
+    return (text, False) if cleaned == text else (tokenised(cleaned), True)
 
 
 def _template(row: Row) -> dict[str, Any]:

@@ -7,7 +7,7 @@ of TEXTS of the .inter file; item_id with its title, user_id, and all other colu
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.importers.markup import tokenised_review
+from datamodules.importers.markup import plain, tokenised_review
 from datamodules.importers.reading import Row, one_line, optional_text, parsed, rating_of, read_tsv, text_of
 from datamodules.importers.times import time_of
 from datamodules.records import BadRecord, Facts, RawRecord
@@ -68,4 +68,4 @@ def _record(line: int, row: Row) -> RawRecord:
 def _facts(row: Row, key: str) -> Facts:
     title = next((name for name in TITLES if name in row), "")
     attributes = {name: value for name, value in row.items() if value and name not in (key, title)}
-    return Facts(text_of(row, key), optional_text(row, title) or "" if key == "item_id" else "", attributes)
+    return Facts(text_of(row, key), plain(optional_text(row, title) or "") if key == "item_id" else "", attributes)

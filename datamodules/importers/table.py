@@ -28,7 +28,7 @@ from datamodules.importers.reading import (
 )
 from datamodules.importers.times import time_of
 from datamodules.importers.tokenising import tokenised
-from datamodules.records import BadRecord, Facts, RawRecord
+from datamodules.records import BadRecord, Facts, RawRecord, is_no_value, normalise
 from metrics.errors import InputError
 from metrics.file_form import form_of
 from metrics.text_files import PACKED, first_bytes
@@ -152,11 +152,16 @@ def _parse(line: int, row: Row, columns: Columns, rating_middle: float) -> RawRe
         rating=rating,
         explanation=explanation,
         mentions=_mentions(row[columns.concepts], by_rating) if columns.concepts in row else None,
-        split=optional_text(row, columns.split),
+        split=_value(row, columns.split),
         time=_time(row, columns.time),
-        item_title=plain(optional_text(row, columns.title) or ""),
+        item_title=plain(_value(row, columns.title) or ""),
         cleaned=cleaned,
     )
+
+
+def _value(row: Row, key: str) -> str | None:
+    text = optional_text(row, key)
+    return None if text is None or is_no_value(normalise(text)) else text
 
 
 def _time(row: Row, key: str) -> int | None:
@@ -171,7 +176,7 @@ def _mentions(cell: Any, polarity: int) -> list[tuple[str, str, int]]:
     if is_absent(cell):
         return []
     if isinstance(cell, str):
-        cell = cell.split(";")
+        cell = [] if is_no_value(normalise(cell)) else plain(cell).split(";")  # entities end with a semicolon, too
     if not isinstance(cell, list):
         raise Unusable("wrong type", f"concepts are {cell!r:.40} where a text or a list is due")
     return [_mention(entry, polarity) for entry in cell]
@@ -186,6 +191,6 @@ def _mention(entry: Any, polarity: int) -> tuple[str, str, int]:
     opinion = optional_text(entry, "opinion") or ""
     return (
         tokenised(plain(text_of(entry, "concept"))),
-        opinion.lower(),
+        plain(opinion).lower(),
         polarity if is_absent(own) else polarity_of(own),
     )

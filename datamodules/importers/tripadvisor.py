@@ -9,10 +9,11 @@ offering.txt, its hotels                    id, name, hotel_class, address.local
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.importers.markup import tokenised_review
+from datamodules.importers.markup import plain, tokenised_review
 from datamodules.importers.reading import (
     Row,
     Unusable,
+    is_absent,
     optional_text,
     parsed,
     rating_of,
@@ -35,13 +36,20 @@ def read_items(path: Path) -> Iterator[Facts | BadRecord]:
 
 def _review(line: int, row: Row) -> RawRecord:
     if "hotel_url" in row:
-        user, item, rating = text_of(row, "author"), text_of(row, "hotel_url"), rating_of(row, "rating")
+        user, item, rating = _named(row, "author"), text_of(row, "hotel_url"), rating_of(row, "rating")
     else:
         author, ratings = _object(row, "author"), _object(row, "ratings")
-        user = text_of(author, "id" if author.get("id") else "username")
+        user = _named(author, "id" if author.get("id") else "username")
         item, rating = text_of(row, "offering_id"), rating_of(ratings, "overall")
     text, cleaned = tokenised_review(text_of(row, "text"))
     return RawRecord(line, user, item, rating, text, mentions=None, time=time_of(row, "date"), cleaned=cleaned)
+
+
+def _named(row: Row, key: str) -> str:
+    """The author; an empty one is usual here, as sites hide who wrote, and is no fault."""
+    if key in row and is_absent(row[key]):
+        raise Unusable("anonymous author", f"'{key}' is empty", False)
+    return text_of(row, key)
 
 
 def _hotel(line: int, row: Row) -> Facts:
@@ -49,7 +57,7 @@ def _hotel(line: int, row: Row) -> Facts:
     town = optional_text(place, "locality") if isinstance(place, dict) else None
     attributes = {"hotel_class": optional_text(row, "hotel_class"), "town": town}
     kept = {name: value for name, value in attributes.items() if value}
-    return Facts(text_of(row, "id"), optional_text(row, "name") or "", kept)
+    return Facts(text_of(row, "id"), plain(optional_text(row, "name") or ""), kept)
 
 
 def _object(row: Row, key: str) -> Row:

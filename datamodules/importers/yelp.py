@@ -11,7 +11,7 @@ of persons are not kept either.
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.importers.markup import tokenised_review
+from datamodules.importers.markup import plain, tokenised_review
 from datamodules.importers.reading import Row, optional_text, parsed, rating_of, read_json_lines, text_of
 from datamodules.importers.times import time_of
 from datamodules.records import BadRecord, Facts, RawRecord
@@ -50,7 +50,7 @@ def _business(line: int, row: Row) -> Facts:
     categories = [part.strip() for part in (optional_text(row, "categories") or "").split(",") if part.strip()]
     attributes = {"categories": categories, "city": optional_text(row, "city"), "state": optional_text(row, "state")}
     kept = {name: value for name, value in attributes.items() if value}
-    return Facts(text_of(row, "business_id"), optional_text(row, "name") or "", kept)
+    return Facts(text_of(row, "business_id"), plain(optional_text(row, "name") or ""), kept)
 
 
 def _user(line: int, row: Row) -> Facts:

@@ -1,6 +1,7 @@
 """Markup in reviews becomes plain text; what only looks like markup stays."""
 
 import json
+import time
 
 import pytest
 
@@ -33,6 +34,12 @@ from datamodules.importers.markup import plain, tokenised_review
         ("cut to a length<br /><br", "cut to a length"),
         ('cut in a <a href="http://exam', "cut in a "),
         ("<br>", ""),
+        ("<![CDATA[fine & loud]]> too", "fine & loud too"),
+        ("Good.<script>var a = 1;", "Good."),
+        ("<nobr>a b</nobr><svg><path d='M0'/></svg>", "a b"),
+        ("[color=red]x[/color] y [size=3]z[/size]", "x y z"),
+        ("[list][*]good sound[*]bad cable[/list]", "good sound . bad cable"),
+        ("[img]http://x.org/y.png[/img]nice", " nice"),
     ],
 )
 def test_markup_is_taken_out(text, expected):
@@ -107,6 +114,36 @@ def test_sentences_that_are_tokenised_already_stay_unless_they_hold_markup(tmp_p
         ("a great mug , & cheap", False),
         ("a mug", True),
     ]
+
+
+@pytest.mark.parametrize("unit", ["[[AB:", "[[AB: ", "<script>", "<a ", "&", "[b=[/"])
+def test_what_is_opened_and_never_closed_takes_no_minutes(unit):
+    started = time.process_time()
+    plain(unit * 4000)
+    assert time.process_time() - started < 5
+
+
+def test_what_a_tokenised_sentence_holds_in_entities_is_parted_from_words_and_its_feature_is_cleaned_too(tmp_path):
+    row = {"user": "u", "item": "i", "rating": 5, "feature": "salt &amp; pepper", "opinion": "great", "sentiment": 1}
+    (record,) = nlg4rs_jsonl.read(lines(tmp_path / "n.jsonl", row | {"sentence": "the &quot;salt &amp; pepper&quot;"}))
+    assert record.explanation == 'the " salt & pepper "'
+    assert record.mentions == [("salt & pepper", "great", 1)]
+
+
+def test_titles_of_side_files_are_cleaned(tmp_path):
+    (business,) = yelp.read_items(lines(tmp_path / "b.json", {"business_id": "b", "name": "Ben &amp; Jerry&#39;s"}))
+    (hotel,) = tripadvisor.read_items(lines(tmp_path / "h.json", {"id": 5, "name": "Bed &amp; Breakfast"}))
+    (tmp_path / "r.item").write_text("item_id:token\ttitle:token_seq\n1\tTom &amp; Jerry\n")
+    (film,) = recbole.read_items(tmp_path / "r.item")
+    assert (business.title, hotel.title, film.title) == ("Ben & Jerry's", "Bed & Breakfast", "Tom & Jerry")
+
+
+def test_the_semicolon_of_an_entity_parts_no_concepts(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "user,item,rating,text,concepts\nu,i,4,the salt &amp; pepper set,salt &amp; pepper; set\n"
+    )
+    (record,) = table.read(tmp_path / "t.csv", table.Columns(), 3.0)
+    assert record.mentions == [("salt & pepper", "", 1), ("set", "", 1)]
 
 
 def test_concepts_and_titles_are_cleaned_like_the_text(tmp_path):

@@ -30,6 +30,12 @@ SECONDS = 1_456_138_800  # 2016-02-22 11:00:00 UTC, by `date -u -d @1456138800`
         "2016-02-22T11:00:00Z",
         "2016-02-22T13:00:00+02:00",
         "2016-02-22T11:00:00.123456",
+        "20160222110000",
+        20160222110000,
+        "2016-02-22 11:00:00 UTC",
+        "Mon, 22 Feb 2016 11:00:00 GMT",
+        "Mon Feb 22 13:00:00 +0200 2016",
+        f"\ufeff{SECONDS}\u00a0",
         datetime.datetime(2016, 2, 22, 11),  # noqa: DTZ001 - what Parquet gives for a column without a zone
         datetime.datetime(2016, 2, 22, 12, tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
     ],
@@ -40,7 +46,8 @@ def test_an_instant_in_every_form(value):
 
 @pytest.mark.parametrize(
     "value",
-    ["2016-02-22", "February 22, 2016", "Feb 22, 2016", "02 22, 2016", "22 February 2016", "2016/02/22",
+    ["2016-02-22", "20160222", 20160222, "Feb 22 2016", "22-Feb-2016",
+     "February 22, 2016", "Feb 22, 2016", "02 22, 2016", "22 February 2016", "2016/02/22",
      datetime.date(2016, 2, 22)],
 )  # fmt: skip
 def test_a_day_in_every_form(value):
@@ -59,7 +66,7 @@ def test_what_is_no_time_is_told(value):
         time_of({"time": value}, "time")
 
 
-@pytest.mark.parametrize("value", [0, 1, -86_400, 86_400, 99_999_999_999])
+@pytest.mark.parametrize("value", [0, 1, -86_400, 86_400, 99_999_999_999, 20161345, 31129999])
 def test_seconds_stay_seconds(value):
     assert time_of({"time": value}, "time") == value
 
