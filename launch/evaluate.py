@@ -10,6 +10,11 @@ the one of the run that the file lies in, unless data.path names another. docs/m
 torchrun the work is dealt to the ranks; the figures stay the same to the last digit.
 """
 
+from launch.launcher import end_with_launcher
+
+if __name__ == "__main__":
+    end_with_launcher()
+
 import contextlib
 import json
 import sys

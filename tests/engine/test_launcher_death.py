@@ -88,6 +88,26 @@ def test_no_rank_outlives_its_launcher(phase: str, tmp_path: Path) -> None:
     assert (run / ("rating/export/stage.json" if arguments else "predictions.jsonl")).is_file()
 
 
+def test_no_rank_of_evaluate_outlives_its_launcher(tmp_path: Path) -> None:
+    """They meet as training's ranks do, and would wait for each other."""
+    row = '{"user": "u", "item": "i", "explanation": "a fine lid", "reference": "a fine lid"}\n'
+    (tmp_path / "a.jsonl").write_text(row)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = TRAIN.with_name("evaluate.py")
+    launcher = subprocess.Popen([*command, str(script), f"predictions={tmp_path / 'a.jsonl'}"])
+    ranks: list[int] = []
+    try:
+        assert wait_for(lambda: len(children(launcher.pid)) == 2, 60)
+        ranks = children(launcher.pid)
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        assert wait_for(lambda: not any(alive(rank) for rank in ranks), SECONDS)
+    finally:
+        launcher.kill()
+        for rank in filter(alive, ranks):
+            os.kill(rank, signal.SIGKILL)
+
+
 def test_a_process_that_no_launcher_started_outlives_its_parent(tmp_path: Path) -> None:
     """`nohup python launch/train.py` goes on when its shell ends."""
     flag = tmp_path / "flag"
