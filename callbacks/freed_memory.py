@@ -39,11 +39,28 @@ def resident_bytes() -> int:
 
 def usable_bytes() -> int:
     """Memory that a rank may use: that of the machine, or of its control group (a SLURM job's), by ranks a machine."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
+    total = min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *group_limits(Path("/"))])
     return total // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def group_limits(root: Path) -> list[int]:
+    """Bytes that this process's control group and those around it may hold; a job's limit lies some levels above.
+
+    `root` is the folder that holds `proc` and `sys`. Version 2 has one tree, version 1 one for memory.
+    """
+    membership = root / "proc" / "self" / "cgroup"
+    limits = []
+    for line in membership.read_text().splitlines() if membership.is_file() else ():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        tree = root / "sys" / "fs" / "cgroup" / ("memory" if controllers else "")
+        file = "memory.limit_in_bytes" if controllers else "memory.max"
+        folder = tree / group.lstrip("/")
+        for place in (folder, *(above for above in folder.parents if above.is_relative_to(tree))):
+            if (place / file).is_file() and (text := (place / file).read_text().strip()).isdigit():
+                limits.append(int(text))
+    return limits
 
 
 class BoundFreedMemory(pl.Callback):

@@ -30,6 +30,7 @@ from datamodules.predictions import predictions
 from datamodules.prompts import PromptBuilder
 from datamodules.records import BadRecord, normalised_id
 from launch.config import command, load
+from launch.report_folder import BACKBONE, FULL
 from launch.run_folder import RunFolder
 from launch.schema import TrainConfig
 from lightning_modules.rating import infer_evidence, load_rating_model
@@ -40,7 +41,7 @@ from models.generation import generate
 from models.language_model import load_tokenizer
 
 BATCH = 64
-EXPLAINERS = {"ppo": "LLM2ER-EQR", "explanation": "LLM2ER"}  # the last comes first
+EXPLAINERS = {"ppo": FULL, "explanation": BACKBONE}  # the last comes first
 TELLING = {"user": "user_concepts", "item": "item_concepts or item_title"}
 
 

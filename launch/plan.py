@@ -51,7 +51,7 @@ class StagePlan:
 
 def describe_plan(config: TrainConfig) -> str:
     """The table that `dry_run=true` prints; reads the corpus, checks it and all batch sizes, trains nothing."""
-    from launch.preflight import check_models, what_is_cut
+    from launch.preflight import check_models, what_is_cut, what_is_hidden
 
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     check_models(config, STAGES if config.stage == "all" else (config.stage,))
@@ -71,7 +71,7 @@ def describe_plan(config: TrainConfig) -> str:
         hours = f"{plan.seconds / 3600:.3f}" if plan.seconds else "-"
         memory = f"{plan.trainable:>15,}{plan.total:>15,}{states:>9.3f}{reducing:>10.3f}{kept:>13}"
         lines.append(f"{plan.name:<12}{memory}{plan.steps:>9,}{hours:>9}")
-    lines += what_is_cut(config, corpus)
+    lines += [*what_is_hidden(config, len(corpus.rows("train")), ranks), *what_is_cut(config, corpus)]
     lines.append(
         f"ZeRO stage {config.zero.stage} on {ranks} ranks, {config.hardware.precision}; GiB a rank: states are "
         "parameters, gradients and optimizer state after a backward pass, reducing what DeepSpeed's buckets add in it, "

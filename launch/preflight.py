@@ -17,6 +17,7 @@ from transformers import (
 
 from datamodules.corpus import Corpus
 from datamodules.prompts import PromptConfig, text_tokens
+from launch.plan import rating_batch_size
 from launch.schema import TrainConfig
 from metrics.errors import InputError
 from models.agreement import SUPPORTED, check_family
@@ -61,6 +62,26 @@ def what_is_cut(config: TrainConfig, corpus: Corpus) -> list[str]:
         tokenizer = train_tokenizer(words, config.explanation.new_model.vocabulary)
     lengths = np.sort([len(text_tokens(tokenizer, text)) + 1 for text in texts])  # with the end token
     return [*_cut_texts(config, lengths, len(train)), *_cut_candidates(config, corpus, tokenizer)]
+
+
+def what_is_hidden(config: TrainConfig, train: int, ranks: int) -> list[str]:
+    """A sentence on the rating stage's batch where it is made smaller, or hides more than a quarter of the graph.
+
+    With leave-one-out the edges that a batch contributed are hidden from it.
+    """
+    asked, used = config.rating.fit.batch_size, rating_batch_size(config, train, ranks)
+    if not config.graph.leave_one_out or 4 * used <= train and used == asked:
+        return []
+    if used != asked:
+        return [
+            f"rating: batches of {used} records, not rating.fit.batch_size={asked}: the corpus has {train} train "
+            "records, and what a batch contributed to the graph is hidden from it"
+        ]
+    parts = ranks * config.rating.fit.accumulate
+    return [
+        f"rating: each batch hides {used / train:.0%} of the graph from itself, as rating.fit.batch_size={asked} and "
+        f"the corpus has {train} train records; {max(train // 4 // parts, 1) * parts} hides a quarter"
+    ]
 
 
 def _cut_texts(config: TrainConfig, lengths: np.ndarray, train: int) -> list[str]:

@@ -121,15 +121,21 @@ def main(cfg: PrepareConfig) -> None:
         print(f"\nnot enough to train on: {lacking}")
     elif corpus.manifest["concepts"] == "extracted" and not is_english(corpus.explanations):
         print(f"\nnote: {ENGLISH_ALONE}: few of these concepts may be right; {OWN_CONCEPTS}")
-    print(f"\nnext: {next_commands(cfg.out)}")
+    print(f"\nnext: {next_commands(cfg.out, trains=not lacking)}")
 
 
-def next_commands(out: str) -> str:
-    """What to type next, as it can be pasted: into a run folder of its own, on the hardware of this machine."""
+def next_commands(out: str, trains: bool) -> str:
+    """What to type next, as it can be pasted: into a run folder of its own, on the hardware of this machine.
+
+    `trains`: whether the corpus has what a run needs.
+    """
     hardware, ranks = ("gpu", "gpu") if shutil.which("nvidia-smi") else ("cpu", str(min(2, os.cpu_count() or 1)))
     folder, run_dir = shlex.quote(f"data.path={out}"), shlex.quote(f"run_dir=runs/{Path(out).resolve().name}")
+    look = f"python launch/inspect_corpus.py {folder}"
+    if not trains:
+        return look
     return (
-        f"python launch/inspect_corpus.py {folder}\n"
+        f"{look}\n"
         f"      torchrun --standalone --nproc-per-node={ranks} launch/train.py configs/llm2er_eqr.yaml "
         f"configs/hardware/{hardware}.yaml {folder} {run_dir}"
     )

@@ -55,14 +55,7 @@ def rating(run: Run) -> dict:
     fit = config.rating.fit
     sampler = make_sampler(run.graph, config.graph, config.rating.model.layers, config.seed)
     loo = config.graph.leave_one_out
-    train = len(run.corpus.rows("train"))
-    batch_size = rating_batch_size(config, train, world()[1])
-    if batch_size != fit.batch_size:
-        log.info(
-            "rating: batches of %d records, not rating.fit.batch_size=%d: the corpus has %d train records, and what a "
-            "batch contributed is hidden from it",
-            *(batch_size, fit.batch_size, train),
-        )
+    batch_size = rating_batch_size(config, len(run.corpus.rows("train")), world()[1])
     data = RatingData(run.corpus, batch_size, fit.accumulate, config.seed, sampler, loo)
     edges = sum(index.shape[1] for index in run.graph.edges().values())
     reads = f"{len(run.corpus.rows('train'))} train records and their graph of {edges} edges"

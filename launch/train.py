@@ -99,7 +99,7 @@ def run_all(config: TrainConfig, requests: Requests) -> None:
 def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports take seconds
     """The stages in their order, then the result."""
     from launch.plan import check_batches, check_corpus
-    from launch.preflight import check_models, what_is_cut
+    from launch.preflight import check_models, what_is_cut, what_is_hidden
     from launch.resume import refuse_what_is_not_due
     from launch.stages import TRAINED
 
@@ -112,8 +112,10 @@ def run_stages(run) -> None:  # noqa: ANN001 - Run is imported late: its imports
     due = [name for name in asked_for if name not in finished]
     check_corpus(config, run.corpus, due, world()[1])
     check_models(config, due)
-    if "explanation" in due and world()[0] == 0:
-        for sentence in what_is_cut(config, run.corpus):
+    if world()[0] == 0:
+        hidden = what_is_hidden(config, len(run.corpus.rows("train")), world()[1]) if "rating" in due else []
+        cut = what_is_cut(config, run.corpus) if "explanation" in due else []
+        for sentence in (*hidden, *cut):
             log.warning("%s", sentence)
     refuse_what_is_not_due(run.folder, due)
     run.folder.record()

@@ -16,7 +16,6 @@ from metrics.errors import InputError
 from models.generation import generate
 
 WORDS = 64  # vocabulary of the small model that is checked
-MOST_LAYERS = 8
 MOST_PARAMETERS = 500_000_000  # of the small model, which each rank makes: 2 GB
 SPREAD = 3.0  # random weights are made so much larger: close to zero, faults are not seen
 TOLERANCE = 1e-2  # nats; families that agree do so within 1e-4, others differ by tenths and more
@@ -97,7 +96,7 @@ def _few_layers(config: PretrainedConfig) -> PretrainedConfig:
     small = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or [])
     needed = max([2, *(kinds.index(kind) + 1 for kind in set(kinds))])
-    layers = min(needed, config.num_hidden_layers, MOST_LAYERS)
+    layers = min(needed, config.num_hidden_layers)
     small.num_hidden_layers = layers
     if kinds:
         small.layer_types = kinds[:layers]

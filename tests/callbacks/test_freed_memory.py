@@ -4,11 +4,12 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from callbacks import freed_memory
-from callbacks.freed_memory import BoundFreedMemory, resident_bytes, usable_bytes
+from callbacks.freed_memory import BoundFreedMemory, group_limits, resident_bytes, usable_bytes
 
 ALLOCATES = """
 import resource, sys, torch
@@ -82,3 +83,30 @@ def test_an_epoch_that_holds_too_much_gives_back(monkeypatch: pytest.MonkeyPatch
     assert calls == []
     BoundFreedMemory(limit=1).on_train_epoch_end(None, None)
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("membership", "tree", "file"),
+    [
+        ("0::/system.slice/slurmstepd.scope/job_7/step_0/task_0\n", "", "memory.max"),
+        ("5:cpu:/x\n4:memory:/slurm/uid_0/job_7/step_0\n0::/\n", "memory", "memory.limit_in_bytes"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_the_limit_of_a_job_is_found_above_the_process(tmp_path: Path, membership: str, tree: str, file: str) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(membership)
+    groups = tmp_path / "sys" / "fs" / "cgroup" / tree
+    line = next(line for line in membership.splitlines() if "job_7" in line)
+    own = groups / line.split(":", 2)[2].lstrip("/")
+    own.mkdir(parents=True)
+    (own / file).write_text("max\n")
+    job = next(place for place in own.parents if place.name == "job_7")
+    (job / file).write_text("4000000000\n")
+    (groups / "another_job").mkdir()
+    (groups / "another_job" / file).write_text("7\n")
+    assert group_limits(tmp_path) == [4_000_000_000]
+
+
+def test_a_process_in_no_group_has_no_limit(tmp_path: Path) -> None:
+    assert group_limits(tmp_path) == []

@@ -51,6 +51,23 @@ def reached(phase: str, run: Path, log: Path) -> bool:
     return "explaining" in text and "ppo: done" in text  # the result
 
 
+def kill_launcher(launcher: subprocess.Popen, wait: Callable[[list[int]], None]) -> None:
+    """kill -9 of torchrun once it has two ranks and `wait` is over; fails if a rank is left after `SECONDS`."""
+    ranks: list[int] = []
+    try:
+        assert wait_for(lambda: len(children(launcher.pid)) == 2, 60)
+        ranks = children(launcher.pid)
+        wait(ranks)
+        assert all(alive(rank) for rank in ranks)
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        assert wait_for(lambda: not any(alive(rank) for rank in ranks), SECONDS)
+    finally:
+        launcher.kill()
+        for rank in filter(alive, ranks):
+            os.kill(rank, signal.SIGKILL)
+
+
 @pytest.mark.parametrize(
     "phase",
     [
@@ -63,25 +80,16 @@ def reached(phase: str, run: Path, log: Path) -> bool:
 def test_no_rank_outlives_its_launcher(phase: str, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log.txt"
     arguments = RATING if phase == "training" else []
-    launcher = start(run, arguments)
-    ranks: list[int] = []
-    try:
-        assert wait_for(lambda: len(children(launcher.pid)) == 2, 60), log.read_text()[-2000:]
-        ranks = children(launcher.pid)
+
+    def wait_for_phase(ranks: list[int]) -> None:
         if phase == "rendezvous":  # one rank waits for another that does not come
             time.sleep(2)  # it is within its imports
             os.kill(ranks[1], signal.SIGSTOP)
             time.sleep(10)  # the other is past its own and waits
         else:
             assert wait_for(lambda: reached(phase, run, log), 120), log.read_text()[-2000:]
-        assert all(alive(rank) for rank in ranks)
-        launcher.send_signal(signal.SIGKILL)
-        launcher.wait()
-        assert wait_for(lambda: not any(alive(rank) for rank in ranks), SECONDS)
-    finally:
-        launcher.kill()
-        for rank in filter(alive, ranks):
-            os.kill(rank, signal.SIGKILL)
+
+    kill_launcher(start(run, arguments), wait_for_phase)
     again = torchrun(TRAIN, [*TINY, *arguments, f"run_dir={run}"], 2)
     assert again.returncode == 0, again.stderr[-3000:]
     assert ("goes on from" in again.stderr) == (phase == "training")
@@ -94,18 +102,7 @@ def test_no_rank_of_evaluate_outlives_its_launcher(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(row)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = TRAIN.with_name("evaluate.py")
-    launcher = subprocess.Popen([*command, str(script), f"predictions={tmp_path / 'a.jsonl'}"])
-    ranks: list[int] = []
-    try:
-        assert wait_for(lambda: len(children(launcher.pid)) == 2, 60)
-        ranks = children(launcher.pid)
-        launcher.send_signal(signal.SIGKILL)
-        launcher.wait()
-        assert wait_for(lambda: not any(alive(rank) for rank in ranks), SECONDS)
-    finally:
-        launcher.kill()
-        for rank in filter(alive, ranks):
-            os.kill(rank, signal.SIGKILL)
+    kill_launcher(subprocess.Popen([*command, str(script), f"predictions={tmp_path / 'a.jsonl'}"]), lambda ranks: None)
 
 
 def test_a_process_that_no_launcher_started_outlives_its_parent(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from datamodules.build import BuildOptions, build_corpus
 from datamodules.records import RawRecord
 from launch.config import load
-from launch.preflight import check_models, what_is_cut
+from launch.preflight import check_models, what_is_cut, what_is_hidden
 from launch.schema import TrainConfig
 from metrics.errors import InputError
 from models.language_model import NewModelConfig, create_language_model
@@ -181,3 +181,21 @@ def test_of_many_explanations_a_part_is_counted_and_said_to_be(corpus, folder, m
     given = [f"explanation.model={folder / 'lm'}", f"prompt.max_new_tokens={7 * a_word + 1}", "graph.candidates=1"]
     (told,) = what_is_cut(load(TrainConfig, given)[0], corpus)
     assert told.startswith("1 of 4 train explanations that were counted of 10 (25%) are longer")
+
+
+@pytest.mark.parametrize(
+    ("train", "ranks", "told"),
+    [
+        (240, 2, "rating: batches of 60 records, not rating.fit.batch_size=256"),
+        (257, 1, "rating: each batch hides 100% of the graph from itself"),
+        (512, 2, "rating: each batch hides 50% of the graph from itself"),
+    ],
+)
+def test_a_batch_that_hides_much_of_the_graph_is_told(train, ranks, told):
+    (sentence,) = what_is_hidden(load(TrainConfig, ["rating.fit.batch_size=256"])[0], train, ranks)
+    assert sentence.startswith(told)
+
+
+def test_a_batch_that_hides_a_quarter_or_nothing_is_not_told():
+    assert what_is_hidden(load(TrainConfig, ["rating.fit.batch_size=256"])[0], 1024, 2) == []
+    assert what_is_hidden(load(TrainConfig, ["rating.fit.batch_size=256", "graph.leave_one_out=false"])[0], 9, 1) == []

@@ -1,6 +1,7 @@
 """launch/prepare.py: from a raw file to a corpus folder, and what it says on the way."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from datamodules.corpus import Corpus
 from launch import prepare
 from launch.config import load
-from launch.prepare import PrepareConfig
+from launch.prepare import PrepareConfig, next_commands
 from metrics.errors import InputError
 
 SCRIPT = Path(prepare.__file__).resolve()
@@ -49,10 +50,9 @@ def test_a_bad_line_and_a_cold_item_are_skipped_counted_and_printed(raw, tmp_pat
         "cold items (in no train record) 1",
         f"written to {tmp_path / 'c'}",
         "next: python launch/inspect_corpus.py",
-        "launch/train.py configs/llm2er_eqr.yaml configs/hardware/",
-        "run_dir=runs/c",
     ):
         assert words in printed
+    assert "launch/train.py" not in printed  # without a valid record it would be refused
 
 
 def test_a_bad_line_stops_with_its_file_and_number(raw, tmp_path):
@@ -194,3 +194,16 @@ def test_texts_in_another_language_are_told_that_the_extractor_knows_english(tex
 def test_texts_without_blanks_are_refused_with_what_parts_their_words(text, language, tmp_path):
     with pytest.raises(InputError, match=rf"60 of 60 texts \(the first on line 2\) have no blanks.*for {language}"):
         reviews(tmp_path, [text] * 60)
+
+
+def test_what_to_type_next_can_be_pasted(tmp_path):
+    """Every file and folder is there, a blank stays in its word, and the run has a folder of its own."""
+    look, train = next_commands(f"{tmp_path}/my corpus", trains=True).splitlines()
+    assert shlex.split(look) == ["python", "launch/inspect_corpus.py", f"data.path={tmp_path}/my corpus"]
+    words = shlex.split(train)
+    assert words[0] == "torchrun"
+    assert words[-2:] == [f"data.path={tmp_path}/my corpus", "run_dir=runs/my corpus"]
+    files = [word for word in words if word.endswith((".py", ".yaml"))]
+    assert len(files) == 3
+    assert all((Path(__file__).parents[2] / file).is_file() for file in files)
+    assert next_commands("c", trains=False) == "python launch/inspect_corpus.py data.path=c"

@@ -86,8 +86,8 @@ def test_a_model_with_other_inputs_than_text_is_refused(tmp_path):
         check_family(CONFIG_MAPPING["gemma3"](), "models/mine")
 
 
-def test_a_wide_model_is_checked_in_few_layers_and_words():
-    """A config of Llama 3's widths would take 30 GB; it is left alone where even a few layers are too much."""
+def test_a_model_too_wide_for_this_machine_is_left_alone():
+    """Two layers of this width would take over 100 GB: the test ends only if they are not made."""
     wide = AutoConfig.for_model("llama", hidden_size=65_536, num_hidden_layers=80)
     check_family(wide, "wide")
 
